@@ -1,0 +1,159 @@
+"""The frozen records that both flows pass along.
+
+::
+
+    ingest   Doc ─▶ EncodedDoc ─▶ BulkOutcome
+    query    Query ─▶ EncodedQuery ─▶ Hit
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Op = Literal["index", "delete"]
+Ids = npt.NDArray[np.int32]
+Weights = npt.NDArray[np.float32]
+
+
+class Vocabulary(Protocol):
+    """What turns the ids of a `SparseVector` into tokens."""
+
+    def __len__(self) -> int: ...
+
+    def tokens(self, ids: Ids) -> tuple[str, ...]:
+        """The tokens of `ids`, in that order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """A learned-sparse vector: `ids` int32[n] ascending and unique, `weights` float32[n] > 0.
+
+    One record serves every field type: SEISMIC wants `ids`, `rank_features` wants `tokens`.
+    """
+
+    ids: Ids
+    weights: Weights
+    vocabulary: Vocabulary
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The tokens of `ids`, in the same order."""
+        return self.vocabulary.tokens(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def as_dict(self) -> dict[str, float]:
+        """Token ─▶ weight."""
+        return dict(zip(self.tokens, self.weights.tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class DenseVector:
+    """A dense embedding, float32[dimension]."""
+
+    values: Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a document stands in its source: a file's name and a line (or row) counted from 1."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Doc:
+    """One document as its source gives it; `source` holds the user's fields, without the id."""
+
+    id: str | None
+    source: Mapping[str, Any]
+    position: Position
+    op: Op = "index"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A document that cannot go in, and why; `document` is what was read, as far as it was read."""
+
+    position: Position
+    id: str | None
+    reason: str
+    document: Any
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedDoc:
+    """A document with its vectors, ready for the engine: nothing is lost between encode and bulk."""
+
+    id: str
+    source: Mapping[str, Any]
+    position: Position
+    content_hash: str
+    sparse: SparseVector | None = None
+    dense: DenseVector | None = None
+    op: Op = "index"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation, oldest first in a sequence; the last has no answer yet."""
+
+    question: str
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedQuery:
+    """A query with its vectors; `dropped` counts tokens that a limit removed."""
+
+    text: str
+    sparse: SparseVector | None = None
+    dense: DenseVector | None = None
+    dropped: int = 0
+
+
+BulkResult = Literal["indexed", "unchanged", "deleted", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class BulkOutcome:
+    """What became of one document: exactly one result each, and the reason where it is dead."""
+
+    document: EncodedDoc
+    result: BulkResult
+    attempts: int = 1
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A token's part in a hit's score: `query_weight` × `document_weight` = `contribution`."""
+
+    token: str
+    query_weight: float
+    document_weight: float
+
+    @property
+    def contribution(self) -> float:
+        return self.query_weight * self.document_weight
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result; `matches` are the tokens that made the score, heaviest first."""
+
+    id: str
+    score: float
+    source: Mapping[str, Any]
+    matches: Sequence[TokenScore] = field(default=())
