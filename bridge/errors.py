@@ -88,9 +88,7 @@ class MissingExtra(BridgeError):
     """
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(
-            f'{what} needs the extra "{extra}": pip install "neural-sparse-bridge[{extra}]"'
-        )
+        super().__init__(f'{what} needs the extra "{extra}": pip install "neural-sparse-bridge[{extra}]"')
         self.extra = extra
 
 

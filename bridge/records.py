@@ -15,6 +15,15 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+VECTOR_FIELD = "embedding"
+"""The field of a document that keeps its sparse vector, unless another is asked for."""
+
+TEXT_FIELDS = ("title", "text")
+"""The fields whose text is encoded, unless others are asked for; those that are there are joined."""
+
+HASH_FIELD = "bridge_content_hash"
+"""The field that keeps a document's content hash, so that unchanged text is not encoded again."""
+
 Op = Literal["index", "delete"]
 Ids = npt.NDArray[np.int32]
 Weights = npt.NDArray[np.float32]
@@ -128,12 +137,15 @@ BulkResult = Literal["indexed", "unchanged", "deleted", "dead"]
 
 @dataclass(frozen=True, slots=True)
 class BulkOutcome:
-    """What became of one document: exactly one result each, and the reason where it is dead."""
+    """What became of one document of a source: exactly one result, with the reason where it is dead."""
 
-    document: EncodedDoc
+    position: Position
+    id: str | None
     result: BulkResult
     attempts: int = 1
     reason: str | None = None
+    document: Any = None
+    """What the dead-letter file keeps; None unless dead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,60 @@
+"""Dialects: the same query vector in the words of each engine. `query_for` chooses one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from bridge.dialects import elasticsearch, opensearch
+from bridge.errors import UnsupportedByEngine
+from bridge.records import SparseVector
+from bridge.settings import Product
+from bridge.tokens import Kind
+
+Dialect = Literal["neural_sparse", "rank_feature", "sparse_vector"]
+
+DIALECTS: dict[Product, dict[Kind, tuple[Dialect, ...]]] = {
+    "opensearch": {"rank_features": ("neural_sparse", "rank_feature"), "sparse_vector": ("neural_sparse",)},
+    "elasticsearch": {"rank_features": ("rank_feature",), "sparse_vector": ("sparse_vector",)},
+}
+"""The dialects of each product and field kind, the preferred first."""
+
+
+def default_dialect(product: Product, version: tuple[int, ...], kind: Kind) -> Dialect:
+    """The preferred dialect that this version understands."""
+    if product == "opensearch" and kind == "rank_features" and version < (2, 14):
+        return "rank_feature"
+    return DIALECTS[product][kind][0]
+
+
+def check(dialect: Dialect, product: Product, version: tuple[int, ...], kind: Kind) -> None:
+    """Raises UnsupportedByEngine unless this product, version and field kind speak the dialect."""
+    if dialect not in DIALECTS[product][kind]:
+        known = ", ".join(DIALECTS[product][kind])
+        raise UnsupportedByEngine(f"{dialect} does not ask a {kind} field of {product}; what does: {known}")
+    if dialect == "neural_sparse" and version < (2, 14):
+        raise UnsupportedByEngine("neural_sparse takes raw tokens from OpenSearch 2.14 on; use rank_feature")
+
+
+def query_for(
+    dialect: Dialect,
+    product: Product,
+    version: tuple[int, ...],
+    kind: Kind,
+    field: str,
+    vector: SparseVector,
+    size: int,
+) -> dict[str, Any]:
+    """`vector` as a query clause; `size` is the number of hits wanted.
+
+    Raises:
+        UnsupportedByEngine: this product, version and field kind do not speak the dialect.
+    """
+    check(dialect, product, version, kind)
+    if dialect == "rank_feature":
+        return opensearch.rank_feature(field, vector)
+    if product == "elasticsearch":
+        newer = version >= (8, 15)
+        return (elasticsearch.sparse_vector if newer else elasticsearch.term_bool)(field, vector)
+    if kind == "sparse_vector":
+        return opensearch.seismic(field, vector, k=size)
+    return opensearch.neural_sparse(field, vector)

@@ -1,0 +1,171 @@
+"""What every command shares: the global options, the connection, printing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bridge.engines import Engine
+    from bridge.ingest import Progress
+
+
+@dataclass(slots=True)
+class State:
+    """The global options of this call; they may stand before or after the command's name."""
+
+    url: str | None = None
+    product: str | None = None
+    config: Path | None = None
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    _said: set[str] = field(default_factory=set)
+
+    def say(self, line: str) -> None:
+        """A line for the user, on stderr."""
+        if not self.quiet:
+            click.echo(line, err=True)
+
+    def connect(self) -> Engine:
+        """The engine that the options, the environment or the settings name, or the embedded node."""
+        from bridge.resolve import connect
+        from bridge.settings import load_settings
+
+        settings = load_settings(url=self.url, product=self.product, file=self.config)
+        return connect(settings, self.say)
+
+    def out(self, document: Any) -> None:
+        """One JSON document on stdout."""
+        import msgspec
+
+        encoded = msgspec.json.encode(document)
+        # Pretty where a person looks, one line where a program reads.
+        text = msgspec.json.format(encoded, indent=2 if sys.stdout.isatty() else 0) if not self.json else encoded
+        click.echo(text.decode())
+
+    def console(self, stream: IO[str] | None = None) -> Console:
+        """A console on stdout; its width is the terminal's, or 120 where there is none."""
+        from rich.console import Console
+
+        target = stream or sys.stdout
+        return Console(file=target, width=None if target.isatty() else 120, highlight=False, soft_wrap=False)
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[Progress], None]]:
+        """A progress bar on a terminal, a line every few seconds elsewhere; both on stderr."""
+        if self.quiet:
+            yield lambda progress: None
+        elif sys.stderr.isatty():
+            with _bar(self.console(sys.stderr)) as report:
+                yield report
+        else:
+            yield _lines(self.say)
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Callable[[Progress], None]]:
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[documents]:,} documents"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, transient=True) as bar:
+
+        def report(progress: Any) -> None:
+            if progress.stage not in tasks:
+                tasks[progress.stage] = bar.add_task(progress.stage, total=progress.bytes_total, documents=0)
+            bar.update(
+                tasks[progress.stage],
+                completed=progress.bytes_read,
+                total=progress.bytes_total,
+                documents=progress.documents,
+            )
+
+        yield report
+
+
+def _lines(say: Callable[[str], None], seconds: float = 5.0) -> Callable[[Any], None]:
+    last = time.monotonic()
+
+    def report(progress: Any) -> None:
+        nonlocal last
+        if time.monotonic() - last < seconds:
+            return
+        last = time.monotonic()
+        total = progress.bytes_total
+        share = f", {100 * progress.bytes_read / total:.0f} % of the source" if total else ""
+        say(f"{progress.stage}: {progress.documents:,} documents{share}")
+
+    return report
+
+
+def state_of(context: click.Context) -> State:
+    """The state of this call."""
+    return context.ensure_object(State)
+
+
+pass_state = click.make_pass_decorator(State, ensure=True)
+
+
+def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        del parameter
+        if value:
+            setattr(state_of(context), name, value)
+        return value
+
+    return callback
+
+
+def shared_options() -> list[click.Option]:
+    """The global options, fresh objects each time."""
+    return [
+        click.Option(["--url"], metavar="URL", callback=_set("url"), expose_value=False,
+                     help="The engine; else OPENSEARCH_URL, ELASTICSEARCH_URL, the settings file, the embedded node."),
+        click.Option(["--engine"], type=click.Choice(["opensearch", "elasticsearch"]), callback=_set("product"),
+                     expose_value=False, help="Skip the detection of the product."),
+        click.Option(["--config"], type=click.Path(path_type=Path), callback=_set("config"), expose_value=False,
+                     help="The settings file (TOML); else BRIDGE_CONFIG, ./bridge.toml, the user's config.toml."),
+        click.Option(["--json"], is_flag=True, callback=_set("json"), expose_value=False,
+                     help="Print JSON on stdout and nothing else there."),
+        click.Option(["-q", "--quiet"], is_flag=True, callback=_set("quiet"), expose_value=False,
+                     help="No progress and no notices on stderr."),
+        click.Option(["-v", "--verbose"], is_flag=True, callback=_set("verbose"), expose_value=False,
+                     help="Show tracebacks of errors."),
+    ]  # fmt: skip
+
+
+class BridgeCommand(click.Command):
+    """A command that takes the global options too, so that they may stand at the end of a line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        own = {name for parameter in self.params for name in parameter.opts}
+        self.params += [option for option in shared_options() if not own & set(option.opts)]
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        shared = {option.opts[-1] for option in shared_options()}
+        records: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context)
+            if record:
+                records[parameter.opts[-1] in shared].append(record)
+        for is_shared, title in ((False, "Options"), (True, "Global options")):
+            if records[is_shared]:
+                with formatter.section(title):
+                    formatter.write_dl(records[is_shared])

@@ -1,0 +1,255 @@
+"""`bridge fit`, `bridge register`, `bridge ingest`: everything that writes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from bridge.cli.common import BridgeCommand, State, pass_state
+from bridge.records import TEXT_FIELDS
+
+if TYPE_CHECKING:
+    from bridge.fit import FitOptions
+    from bridge.ingest import IngestSummary
+    from bridge.register import RegisterOptions
+    from bridge.sources import Source
+
+_text_field = click.option(
+    "--text-field", "text_fields", multiple=True, metavar="FIELD",
+    help="A field whose text is encoded; may be repeated. Default: title and text, those that are there.",
+)  # fmt: skip
+
+
+def _id_options(command: Any) -> Any:
+    for option in (
+        click.option("--id-from", type=click.Choice(["field", "content"]), default="field", show_default=True,
+                     help="Take ids from a field, or make them from the content."),
+        click.option("--id-field", default="_id", show_default=True, metavar="FIELD", help="The field that holds the id."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _fit_options(command: Any) -> Any:
+    for option in (
+        click.option("-b", "b", type=float, default=0.4, show_default=True, help="BM25's length normalisation, 0 to 1."),
+        click.option("--k1", type=float, default=0.9, show_default=True, help="BM25's term-frequency saturation."),
+        click.option("--tokenizer", type=click.Path(path_type=Path), metavar="FOLDER",
+                     help="Fit over the word pieces of this folder's tokenizer.json (SEISMIC needs that)."),
+        click.option("--language", default="auto", show_default=True, metavar="CODE",
+                     help="ISO 639-1 code for stemming; auto looks at the texts, none does not stem."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _index_options(command: Any) -> Any:
+    for option in (
+        click.option("--replicas", type=click.IntRange(0), help="Copies of each shard; by default one where a second node is there."),
+        click.option("--shards", type=click.IntRange(1), help="Primary shards of a new index; the engine's default is 1."),
+        click.option("--two-phase", is_flag=True, help="OpenSearch: make neural_sparse find candidates with the heaviest tokens first."),
+        click.option("--dense", metavar="MODEL", help="Also a field for dense vectors of this model's folder (hybrid search)."),
+        click.option("--field", default="embedding", show_default=True, help="The field for the sparse vectors."),
+        click.option("--kind", type=click.Choice(["rank_features", "sparse_vector"]),
+                     help="The field's type; by default the best that the engine has for raw vectors."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command(cls=BridgeCommand)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER",
+    help="Where to write the model.",
+)
+@_text_field
+@_fit_options
+@pass_state
+def fit(state: State, /, sources: tuple[str, ...], output: Path, text_fields: tuple[str, ...], **fitting: Any) -> int:
+    """Learn a lexical model from a corpus, in one pass and without training.
+
+    SOURCE is a file (.jsonl .csv .tsv .parquet, also .gz .zst), a glob, a BEIR folder, or - for stdin. The model
+    is BM25 as a pair of sparse encoders: an engine's dot product of its vectors is the BM25 score.
+
+    \b
+    bridge fit articles.jsonl -o article-model
+    bridge fit articles.jsonl -o article-model --tokenizer bert-folder
+    """
+    from bridge.fit import fit as learn
+    from bridge.ingest import texts_of
+    from bridge.sources import open_source
+
+    with open_source(sources) as source, state.progress() as report:
+        encoder = learn(texts_of(source, text_fields or TEXT_FIELDS, report), output, _fitting(fitting))
+    card = encoder.card
+    if state.json:
+        state.out({"model": encoder.fingerprint, "folder": str(output), **msgspec.to_builtins(card)})
+    else:
+        how = f"stemmed ({card.stemmer})" if card.stemmer else card.analyzer
+        click.echo(
+            f"{encoder.fingerprint} in {output}: {card.documents:,} documents, {card.average_length:.1f} terms each, {how}"
+        )
+    return 0
+
+
+@click.command(cls=BridgeCommand)
+@click.argument("index")
+@click.option("--model", metavar="MODEL", required=True, help="A model's folder, or a fitted model's fingerprint.")
+@_text_field
+@_index_options
+@click.option("--dry-run", is_flag=True, help="Print what would change, as a diff, and change nothing.")
+@pass_state
+def register(
+    state: State, /, index: str, model: str, text_fields: tuple[str, ...], dry_run: bool, **options: Any
+) -> int:
+    """Create INDEX for a model's vectors, or bring it up to that.
+
+    The mapping's _meta says which model the vectors are of. Doing it twice changes nothing; an index of another
+    model, or one that differs where an engine cannot change it, is an error.
+    """
+    from bridge import register as registering
+    from bridge.encode import load_encoder
+    from bridge.encode.load import find_folder
+    from bridge.modelstore import save_model
+
+    encoder = load_encoder(model)
+    with state.connect() as engine:
+        planned = registering.plan(engine, index, encoder, _register_options(options, text_fields))
+        if not dry_run:
+            registering.apply(engine, planned)
+            save_model(engine, encoder, find_folder(model))
+    if state.json:
+        state.out(
+            {
+                "index": index,
+                "model": encoder.fingerprint,
+                "steps": planned.steps,
+                "diff": planned.diff,
+                "dry_run": dry_run,
+            }
+        )
+    elif dry_run:
+        click.echo(planned.diff or f"{index} is as wanted: nothing to do")
+        for step in planned.steps:
+            state.say(f"would {step}")
+    else:
+        click.echo("\n".join(planned.steps) or f"{index} is as wanted: nothing to do")
+    return 0
+
+
+@click.command(cls=BridgeCommand)
+@click.argument("index")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="A model's folder or fingerprint; else the index's own, else one is fitted on the source.",
+)
+@_id_options
+@_text_field
+@_index_options
+@_fit_options
+@click.option(
+    "--dead-letter",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where documents that cannot go in are kept. Default: INDEX.dead-letter.jsonl here.",
+)
+@click.option("--fresh", is_flag=True, help="Forget the checkpoint of an interrupted run and begin at the start.")
+@click.option(
+    "--chunk-documents",
+    type=click.IntRange(1),
+    default=500,
+    show_default=True,
+    help="Documents a bulk request.",
+)
+@click.option(
+    "--chunk-bytes",
+    type=click.IntRange(1),
+    default=5_000_000,
+    show_default=True,
+    help="Bytes a bulk request.",
+)
+@pass_state
+def ingest(state: State, /, index: str, sources: tuple[str, ...], **options: Any) -> int:
+    """Encode documents and bring them into INDEX, losing none.
+
+    SOURCE is a file (.jsonl .csv .tsv .parquet, also .gz .zst), a glob, a BEIR folder, or - for stdin. INDEX is made
+    if it is not there. An interrupted run goes on where it stopped when the same command is given again. A document
+    that cannot go in is written to the dead-letter file with its reason, and the exit code is 3.
+
+    \b
+    bridge ingest articles articles.jsonl
+    bridge ingest articles 'parts/*.parquet' --id-field key --text-field headline --text-field body
+    zcat dump.jsonl.gz | bridge ingest articles -
+    """  # fmt: skip
+    from bridge.bulk import BulkOptions
+    from bridge.ingest import IngestOptions
+    from bridge.ingest import ingest as run
+    from bridge.sources import SourceOptions, open_source
+
+    text_fields = options["text_fields"] or None
+    fitting = {key: options[key] for key in ("language", "tokenizer", "k1", "b")}
+    chosen = IngestOptions(
+        model=options["model"],
+        text_fields=text_fields,
+        register=_register_options(options, text_fields or ()),
+        fit=_fitting(fitting),
+        dead_letter=options["dead_letter"],
+        fresh=options["fresh"],
+        bulk=BulkOptions(chunk_documents=options["chunk_documents"], chunk_bytes=options["chunk_bytes"]),
+    )
+    source_options = SourceOptions(id_field=options["id_field"], id_from=options["id_from"])
+    with (
+        open_source(sources, source_options) as source,
+        state.connect() as engine,
+        state.progress() as report,
+    ):
+        started = time.monotonic()
+        summary = run(engine, index, source, chosen, say=state.say, report=report)
+    _show_summary(state, index, source, summary, time.monotonic() - started)
+    return 3 if summary.dead else 0
+
+
+def _show_summary(state: State, /, index: str, source: Source, summary: IngestSummary, seconds: float) -> None:
+    if state.json:
+        state.out({key: value for key, value in msgspec.to_builtins(summary).items() if value is not None})
+        return
+    rate = summary.source / seconds if seconds else 0.0
+    click.echo(
+        f"{index}: {summary.source:,} documents from {source.name}: {summary.indexed:,} indexed, "
+        f"{summary.unchanged:,} unchanged, {summary.deleted:,} deleted, {summary.dead:,} dead "
+        f"({summary.seconds:.1f} s, {rate:,.0f}/s)"
+    )
+    if summary.dead:
+        click.echo(f"{summary.dead:,} documents did not go in; see {summary.dead_letter}", err=True)
+
+
+def _fitting(options: dict[str, Any]) -> FitOptions:
+    from bridge.fit import FitOptions
+
+    return FitOptions(**options)
+
+
+def _register_options(options: dict[str, Any], text_fields: tuple[str, ...]) -> RegisterOptions:
+    from bridge.encode.dense import describe_dense
+    from bridge.register import RegisterOptions
+
+    return RegisterOptions(
+        text_fields=text_fields or TEXT_FIELDS,
+        kind=options["kind"],
+        field=options["field"],
+        dense=describe_dense(options["dense"]) if options["dense"] else None,
+        two_phase=options["two_phase"],
+        shards=options["shards"],
+        replicas=options["replicas"],
+    )

@@ -1,0 +1,71 @@
+"""The dead-letter file: what could not go in, and why; nothing is lost silently."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from bridge.errors import SourceError
+from bridge.records import BulkOutcome
+
+
+class DeadLetterFile:
+    """JSON lines ``{"file", "line", "id", "reason", "document"}``, made when the first one comes.
+
+    Older letters stay: those of an earlier run are still not in the index. What a broken-off run wrote
+    past its checkpoint (`size`) is cut, since the resumed run meets those documents again.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self._size = size
+        self._file: BinaryIO | None = None
+        if path.is_file() and path.stat().st_size > size:
+            with self._wrapped(), path.open("r+b") as file:
+                file.truncate(size)
+
+    def append(self, outcome: BulkOutcome) -> None:
+        """Raises SourceError where the file cannot be written."""
+        line = msgspec.json.encode(
+            {
+                "file": outcome.position.file,
+                "line": outcome.position.line,
+                "id": outcome.id,
+                "reason": outcome.reason,
+                "document": outcome.document,
+            }
+        )
+        with self._wrapped():
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("ab")
+            self._file.write(line + b"\n")
+
+    def sync(self) -> int:
+        """The file's length in bytes, all of it on the disk."""
+        if self._file is not None:
+            with self._wrapped():
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._size = self._file.tell()
+        return self._size
+
+    def close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+    @contextlib.contextmanager
+    def _wrapped(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SourceError(
+                f"the dead-letter file {self.path} cannot be written: {error.strerror}; make room (or name another "
+                "with --dead-letter) and run the same command again: it goes on where it stopped"
+            ) from error

@@ -1,0 +1,22 @@
+"""`rank_feature`: the dialect that both products speak, in every version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridge.records import SparseVector
+from bridge.tokens import feature_key, query_keys
+
+Query = dict[str, Any]
+
+
+def rank_feature(field: str, vector: SparseVector) -> Query:
+    """A bool of `rank_feature` clauses with a linear function: Σ boost × feature, an exact dot product."""
+    return {
+        "bool": {
+            "should": [
+                {"rank_feature": {"field": f"{field}.{key}", "boost": weight, "linear": {}}}
+                for key, weight in query_keys(vector, feature_key).items()
+            ]
+        }
+    }

@@ -1,0 +1,55 @@
+"""Query vectors ─▶ OpenSearch DSL. Pure functions; the twin of `elasticsearch.py`."""
+
+from __future__ import annotations
+
+from bridge.dialects.features import Query, rank_feature
+from bridge.errors import UnsupportedByEngine
+from bridge.records import SparseVector
+from bridge.tokens import MAX_SEISMIC_ID, feature_key, query_keys, shortest
+
+__all__ = ["neural_sparse", "rank_feature", "seismic"]
+
+LARGEST_WEIGHT = 64.0
+"""`neural_sparse` takes weights in (0, 64]."""
+
+
+def neural_sparse(field: str, vector: SparseVector) -> Query:
+    """`neural_sparse` with raw `query_tokens` over a `rank_features` field (2.14 and newer).
+
+    A dotted token is asked for raw: documents carry it so for the cluster's own encoders.
+    """
+    tokens, boost = _scaled(query_keys(vector, lambda token: token if "." in token else feature_key(token)))
+    return {"neural_sparse": {field: {"query_tokens": tokens, **boost}}}
+
+
+def seismic(
+    field: str, vector: SparseVector, *, k: int, top_n: int | None = None, heap_factor: float | None = None
+) -> Query:
+    """`neural_sparse` over a SEISMIC `sparse_vector` field (3.3 and newer): ids, and the search's own knobs.
+
+    Args:
+        k: how many hits are collected; no fewer than the request's size.
+        top_n: the heaviest query tokens whose lists are read (the engine's default is 10); all by default.
+        heap_factor: above 1 reads more blocks and misses less (the engine's default is 1).
+
+    Raises:
+        UnsupportedByEngine: an id is past what the field takes.
+    """
+    ids = vector.ids.tolist()
+    if ids and ids[-1] > MAX_SEISMIC_ID:
+        raise UnsupportedByEngine(f"token id {ids[-1]} is past {MAX_SEISMIC_ID}, the last that sparse_vector takes")
+    tokens, boost = _scaled({str(i): weight for i, weight in zip(ids, shortest(vector.weights), strict=True)})
+    parameters = {"k": k, "top_n": top_n or max(1, len(tokens)), "heap_factor": heap_factor or 1.0}
+    return {"neural_sparse": {field: {"query_tokens": tokens, "method_parameters": parameters, **boost}}}
+
+
+def _scaled(tokens: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Weights within the engine's bound, and the boost that undoes the scaling."""
+    heaviest = max(tokens.values(), default=0.0)
+    if heaviest <= LARGEST_WEIGHT:
+        return tokens, {}
+    # A power of two: dividing and multiplying by it changes no bit of a weight.
+    scale = 2.0
+    while heaviest / scale > LARGEST_WEIGHT:
+        scale *= 2
+    return {token: weight / scale for token, weight in tokens.items()}, {"boost": scale}

@@ -1,0 +1,137 @@
+"""Text ─▶ terms, for the lexical model: any language, and code.
+
+A *word* is a run of letters, marks and digits of one kind of script. Then, in this order:
+
+1. NFKC, so that full-width and ligature forms meet their plain ones.
+2. Scripts written without spaces (Han, Kana, Thai, Lao, Khmer, Burmese) become overlapping
+   pairs of characters, Han also single characters: the classic dictionary-free method.
+3. Identifiers (``camelCase``, ``snake_case``, ``HTTPServer``) give the whole and its parts.
+4. Case folding, Snowball stemming where the language has a stemmer, and removal of the combining
+   accents U+0300–U+036F. Marks outside that block (the vowel signs of Indic scripts, say) carry
+   meaning and stay. Stemming comes before accents go, because Snowball's rules look at them.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import cache
+from itertools import pairwise
+from typing import Protocol
+
+import regex
+
+MAX_TERM_LENGTH = 64
+"""Characters; a longer run (base64, a hash chain) is cut, so that it can still be found."""
+
+_CACHED_WORDS = 200_000
+
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
+_WORD = regex.compile(
+    rf"(?P<unspaced>[{_UNSPACED}][{_UNSPACED}\p{{M}}]*)"
+    rf"|(?P<word>[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{L}}\p{{M}}\p{{N}}_]--[{_UNSPACED}]]*"
+    rf"(?:['’][\p{{Latin}}\p{{M}}]+)*)",
+    regex.VERSION1,
+)
+_GRAPHEME = regex.compile(r"\X")
+_HAN = regex.compile(r"\p{Han}")
+_PARTS = regex.compile(r"\p{Lu}+(?!\p{Ll})|\p{Lu}?[\p{Ll}\p{M}]+|\p{N}+|[\p{L}\p{M}]+")
+_COMPOUND = regex.compile(r"_|\p{Ll}\p{Lu}|\p{Lu}{2}\p{Ll}")
+_ACCENTS = regex.compile(r"[\u0300-\u036f]+")
+
+STEMMERS: dict[str, str] = {
+    "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek",
+    "en": "english", "eo": "esperanto", "es": "spanish", "et": "estonian", "eu": "basque",
+    "fa": "persian", "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian",
+    "hy": "armenian", "id": "indonesian", "it": "italian", "lt": "lithuanian", "nb": "norwegian",
+    "ne": "nepali", "nl": "dutch", "nn": "norwegian", "no": "norwegian", "pl": "polish",
+    "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "st": "sesotho",
+    "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
+}  # fmt: skip
+"""ISO 639-1 code ─▶ Snowball algorithm."""
+
+
+class Analyzer(Protocol):
+    """Text ─▶ terms in reading order, repeats kept."""
+
+    def terms(self, text: str) -> list[str]: ...
+
+
+@cache
+def snowball_algorithms() -> frozenset[str]:
+    """The algorithms of the installed PyStemmer; newer releases know more languages."""
+    import Stemmer
+
+    return frozenset(Stemmer.algorithms())
+
+
+def stemmer_for(language: str | None) -> str | None:
+    """The Snowball algorithm for an ISO 639-1 code, or None where there is none (of this release)."""
+    algorithm = STEMMERS.get((language or "").split("-")[0].lower())
+    return algorithm if algorithm in snowball_algorithms() else None
+
+
+class WordAnalyzer:
+    """Words, stemmed with `stemmer` (a Snowball algorithm, or None for no stemming)."""
+
+    def __init__(self, stemmer: str | None = None) -> None:
+        self.stemmer = stemmer
+        self._cache: dict[str, tuple[str, ...]] = {}
+        if stemmer is None:
+            self._stem: Callable[[str], str] = lambda word: word
+        else:
+            import Stemmer
+
+            # Its own cache would hold the same words a second time.
+            self._stem = Stemmer.Stemmer(stemmer, 0).stemWord
+
+    def terms(self, text: str) -> list[str]:
+        if not text.isascii():
+            text = unicodedata.normalize("NFKC", text)
+        found: list[str] = []
+        cached = self._cache
+        for match in _WORD.finditer(text):
+            word = match.group()
+            terms = cached.get(word)
+            if terms is None:
+                if len(cached) >= _CACHED_WORDS:
+                    cached.clear()
+                terms = cached[word] = tuple(self._analyze(word, unspaced=match.lastgroup == "unspaced"))
+            found.extend(terms)
+        return found
+
+    def _analyze(self, word: str, *, unspaced: bool) -> Iterable[str]:
+        if unspaced:
+            return _pairs(word)
+        pieces = regex.split("['’]", word)
+        if len(pieces) > 1:
+            # English 's and 't, French l' and d': one letter beside an apostrophe is grammar.
+            pieces = [piece for piece in pieces if len(piece) > 1] or pieces
+        return (term for piece in pieces for form in _forms(piece) if (term := self._normal(form)))
+
+    def _normal(self, form: str) -> str:
+        return fold_accents(self._stem(form.casefold()[:MAX_TERM_LENGTH]))
+
+
+def fold_accents(text: str) -> str:
+    """Without the combining accents U+0300–U+036F; other marks stay."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", text)))
+
+
+def _forms(piece: str) -> list[str]:
+    """An identifier gives its parts and the whole; any other word gives itself."""
+    if not _COMPOUND.search(piece):
+        return [piece]
+    parts = _PARTS.findall(piece)
+    whole = piece.replace("_", "")
+    return [*parts, whole] if len(parts) > 1 else parts or [whole]
+
+
+def _pairs(run: str) -> list[str]:
+    graphemes = _GRAPHEME.findall(run)
+    if len(graphemes) == 1:
+        return graphemes
+    singles = [grapheme for grapheme in graphemes if _HAN.match(grapheme)]
+    return singles + [left + right for left, right in pairwise(graphemes)]

@@ -1,0 +1,111 @@
+"""What every encoder is, and the two kinds of vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from bridge.records import Ids, SparseVector, Vocabulary
+
+
+class Encoder(Protocol):
+    """Text ─▶ learned-sparse vectors.
+
+    `space` names the vocabulary and weighting that the vectors live in; `fingerprint` names this very
+    encoder. A query encoder fits an index when the spaces agree and the index lists its fingerprint.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def space(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def encodes_documents(self) -> bool: ...
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+    @property
+    def open_vocabulary(self) -> bool:
+        """True where a text may hold tokens that the vocabulary does not list."""
+        ...
+
+    @property
+    def ceilings(self) -> tuple[float, float]:
+        """The largest weights to expect of a document and of a query (SEISMIC quantises below them)."""
+        ...
+
+    def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
+        """One vector a text, in order; an empty text is an empty vector."""
+        ...
+
+    def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
+        """One vector a text, in order; an empty text is an empty vector."""
+        ...
+
+
+class TokenVocabulary:
+    """A closed vocabulary: `token_list[i]` is the token of id i."""
+
+    def __init__(self, token_list: Sequence[str]) -> None:
+        self._tokens = tuple(token_list)
+        self.index: Mapping[str, int] = {token: i for i, token in enumerate(self._tokens)}
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def tokens(self, ids: Ids) -> tuple[str, ...]:
+        return tuple(map(self._tokens.__getitem__, ids.tolist()))
+
+    def token(self, i: int) -> str:
+        """The token of one id."""
+        return self._tokens[i]
+
+
+class OverlayVocabulary:
+    """`base`, and after its last id the tokens of one batch that it does not list.
+
+    An open vocabulary must not remember every word it ever met, or memory grows with the corpus: so
+    the new words of a batch live as long as the batch's vectors do. Ids past ``len(base)`` mean
+    nothing outside of it; tokens do.
+    """
+
+    def __init__(self, base: TokenVocabulary) -> None:
+        self._base = base
+        self._extra: list[str] = []
+        self._extra_ids: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._base) + len(self._extra)
+
+    def id_of(self, token: str) -> int:
+        """The token's id; a new token gets the next one."""
+        known = self._base.index.get(token)
+        if known is not None:
+            return known
+        found = self._extra_ids.get(token)
+        if found is None:
+            found = self._extra_ids[token] = len(self)
+            self._extra.append(token)
+        return found
+
+    def tokens(self, ids: Ids) -> tuple[str, ...]:
+        size = len(self._base)
+        listed = ids.tolist()
+        if not listed or listed[-1] < size:
+            return self._base.tokens(ids)
+        known = [i for i in listed if i < size]
+        return (
+            *self._base.tokens(np.asarray(known, dtype=np.int32)),
+            *(self._extra[i - size] for i in listed if i >= size),
+        )
+
+
+def sparse_vector(weights: Mapping[int, float] | Iterable[tuple[int, float]], vocabulary: Vocabulary) -> SparseVector:
+    """A `SparseVector` from id ─▶ weight; entries that are zero or less are left out."""
+    pairs = sorted((i, w) for i, w in dict(weights).items() if w > 0)
+    ids = np.fromiter((i for i, _ in pairs), dtype=np.int32, count=len(pairs))
+    values = np.fromiter((w for _, w in pairs), dtype=np.float32, count=len(pairs))
+    return SparseVector(ids, values, vocabulary)

@@ -1,0 +1,40 @@
+"""Small helpers over the files of a model folder."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bridge.errors import ModelFormatError
+
+
+def file_hash(*paths: Path) -> str:
+    """sha256 (hex) over the contents of `paths`, in order, names included."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelFormatError(f"{path} cannot be read: {error.strerror}") from error
+        digest.update(f"{path.name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """The JSON document in `path`.
+
+    Raises:
+        ModelFormatError: missing, unreadable, or not JSON.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelFormatError(f"{path.parent} has no {path.name}") from None
+    except OSError as error:
+        raise ModelFormatError(f"{path} cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelFormatError(f"{path} is not JSON: {error}") from error

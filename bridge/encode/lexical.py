@@ -1,0 +1,155 @@
+"""The lexical model: BM25 as a pair of sparse encoders, so that an engine's dot product is BM25.
+
+A term's weight in a document of length L is its saturated frequency, in a query its IDF::
+
+    document   tf·(k1 + 1) / (tf + k1·(1 − b + b·L/avgL))
+    query      ln(1 + (N − df + ½) / (df + ½))
+
+(Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009; the IDF is
+Lucene's.) N, df and avgL come from `bridge fit`. Query terms are a set, like those of every
+inference-free model. Function words ("what", "is", …) of the model's language do not ask for
+anything: they are left out of a query unless nothing else is in it; documents keep them.
+
+A folder of this family::
+
+    bridge.json       family, analyzer, k1, b, documents, average_length, unseen_weight
+    idf.json          term ─▶ query weight
+    tokenizer.json    only where the terms are word pieces
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from bridge.encode.analysis import Analyzer, WordAnalyzer
+from bridge.encode.base import OverlayVocabulary, TokenVocabulary, sparse_vector
+from bridge.encode.folder import file_hash
+from bridge.encode.lookup import Wordpieces, read_idf
+from bridge.errors import ModelFormatError
+from bridge.records import SparseVector
+
+CARD_FILE = "bridge.json"
+FAMILY = "lexical"
+
+
+class LexicalCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What bridge.json holds."""
+
+    family: Literal["lexical"] = "lexical"
+    format: Literal[1] = 1
+    analyzer: Literal["words", "wordpieces"] = "words"
+    language: str | None = None
+    stemmer: str | None = None
+    k1: float = 0.9
+    b: float = 0.4
+    documents: int
+    average_length: float
+    unseen_weight: float
+
+
+class PieceAnalyzer:
+    """Word pieces of a tokenizer.json as terms, special tokens left out."""
+
+    def __init__(self, pieces: Wordpieces) -> None:
+        self.pieces = pieces
+
+    def terms(self, text: str) -> list[str]:
+        ids = self.pieces.ids([text])[0]
+        return list(self.pieces.vocabulary.tokens(np.asarray(ids, dtype=np.int32)))
+
+
+@cache
+def _function_word_lists() -> dict[str, str]:
+    content = (files("bridge.encode") / "function_words.json").read_bytes()
+    return msgspec.json.decode(content, type=dict[str, str])
+
+
+def function_terms(language: str | None, analyzer: Analyzer) -> frozenset[str]:
+    """The analyzed function words of `language`; empty where no list is kept for it."""
+    words = _function_word_lists().get(language or "", "").split()
+    analyzed = (analyzer.terms(word) for word in words)
+    # A word that falls into several pieces is no function word as far as its pieces go.
+    return frozenset(terms[0] for terms in analyzed if len(terms) == 1)
+
+
+class LexicalEncoder:
+    """Documents and queries of one fitted folder."""
+
+    encodes_documents = True
+
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.name or str(folder)
+        self.card = read_card(folder)
+        names = [CARD_FILE, "idf.json"]
+        self.analyzer: Analyzer
+        if self.card.analyzer == "wordpieces":
+            names.append("tokenizer.json")
+            self.analyzer = PieceAnalyzer(Wordpieces(folder))
+        else:
+            self.analyzer = WordAnalyzer(self.card.stemmer)
+        self._idf = read_idf(folder / "idf.json")
+        self.fingerprint = f"{FAMILY}-{file_hash(*(folder / name for name in names))[:16]}"
+        # Impacts and IDF were fitted together: another fit is another space.
+        self.space = self.fingerprint
+        if isinstance(self.analyzer, PieceAnalyzer):
+            self.vocabulary = self.analyzer.pieces.vocabulary
+        else:
+            self.vocabulary = TokenVocabulary(tuple(self._idf))
+        self._function_terms = function_terms(self.card.language, self.analyzer)
+
+    @property
+    def open_vocabulary(self) -> bool:
+        return self.card.analyzer == "words"
+
+    @property
+    def ceilings(self) -> tuple[float, float]:
+        return self.card.k1 + 1, max(self._idf.values(), default=self.card.unseen_weight)
+
+    def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
+        vocabulary = OverlayVocabulary(self.vocabulary)
+        return [self._document(text, vocabulary) for text in texts]
+
+    def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
+        vocabulary = OverlayVocabulary(self.vocabulary)
+        return [self._query(text, vocabulary) for text in texts]
+
+    def _document(self, text: str, vocabulary: OverlayVocabulary) -> SparseVector:
+        terms = self.analyzer.terms(text)
+        card = self.card
+        length = len(terms) / card.average_length if card.average_length else 1.0
+        flat = card.k1 * (1 - card.b + card.b * length)
+        return sparse_vector(
+            {vocabulary.id_of(term): count * (card.k1 + 1) / (count + flat) for term, count in Counter(terms).items()},
+            vocabulary,
+        )
+
+    def _query(self, text: str, vocabulary: OverlayVocabulary) -> SparseVector:
+        terms = dict.fromkeys(self.analyzer.terms(text))
+        asked = [term for term in terms if term not in self._function_terms] or list(terms)
+        unseen = self.card.unseen_weight
+        return sparse_vector({vocabulary.id_of(term): self._idf.get(term, unseen) for term in asked}, vocabulary)
+
+
+def read_card(folder: Path) -> LexicalCard:
+    """The card of a fitted folder.
+
+    Raises:
+        ModelFormatError: missing, or not such a card.
+    """
+    path = folder / CARD_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=LexicalCard)
+    except FileNotFoundError:
+        raise ModelFormatError(f"{folder} has no {CARD_FILE}") from None
+    except OSError as error:
+        raise ModelFormatError(f"{path} cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelFormatError(f"{path} is not a fitted model's card: {error}") from error

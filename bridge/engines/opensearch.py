@@ -1,0 +1,116 @@
+"""OpenSearch over opensearch-py; the twin of `elasticsearch.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opensearchpy import AWSV4SignerAuth, OpenSearch, RequestsHttpConnection, Urllib3HttpConnection
+from opensearchpy.exceptions import (
+    ConnectionError as ClientConnectionError,
+)
+from opensearchpy.exceptions import (
+    ConnectionTimeout,
+    OpenSearchException,
+    SSLError,
+    TransportError,
+)
+
+from bridge.engines.base import MAX_CONNECTIONS, Capabilities, Engine, error_of_status
+from bridge.errors import (
+    EngineError,
+    EngineTimeout,
+    EngineTlsError,
+    EngineUnreachable,
+    MissingExtra,
+    SettingsError,
+)
+from bridge.settings import EngineSettings
+
+
+class OpenSearchEngine(Engine):
+    """OpenSearch 2.x and 3.x, self-run or on AWS (SigV4)."""
+
+    product = "opensearch"
+
+    def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
+        options: dict[str, Any] = {
+            "timeout": settings.timeout,
+            "max_retries": 0,
+            "pool_maxsize": MAX_CONNECTIONS,
+            "verify_certs": settings.verify_tls,
+            "ssl_show_warn": False,
+        }
+        if settings.ca_file:
+            options["ca_certs"] = settings.ca_file
+        if settings.aws_region:
+            options |= {"http_auth": _signer(settings), "connection_class": RequestsHttpConnection}
+        elif settings.api_key:
+            options["headers"] = {"Authorization": f"ApiKey {settings.api_key}"}
+        elif settings.username:
+            options["http_auth"] = (settings.username, settings.password or "")
+        options.setdefault("connection_class", Urllib3HttpConnection)
+        self._client = OpenSearch([settings.url], **options)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        ndjson: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        headers = {"content-type": "application/x-ndjson" if ndjson else "application/json"} if body else None
+        try:
+            return self._client.transport.perform_request(
+                method,
+                path,
+                params=dict(params or {}),
+                body=body,
+                timeout=timeout or self._settings.timeout,
+                headers=headers,
+            )
+        except OpenSearchException as error:
+            raise self._translate(error, f"{method} {path}") from error
+
+    def _translate(self, error: OpenSearchException, what: str) -> EngineError:
+        if isinstance(error, SSLError):
+            return EngineTlsError(f"the TLS handshake with {self.url} failed: {error.info}; see BRIDGE_CA_FILE")
+        if isinstance(error, ConnectionTimeout):
+            return EngineTimeout(f"{what}: {self.url} did not answer in {self._settings.timeout:g} s")
+        if isinstance(error, ClientConnectionError):
+            return EngineUnreachable(f"cannot reach {self.url}: {error.info}; is the engine running there?")
+        if isinstance(error, TransportError) and isinstance(error.status_code, int):
+            return error_of_status(error.status_code, error.info or error.error, what)
+        return EngineUnreachable(f"{what}: the answer of {self.url} cannot be read: {error}")
+
+    def close(self) -> None:
+        self._client.close()
+
+    @staticmethod
+    def capabilities(version: tuple[int, int, int], plugins: frozenset[str] | None) -> Capabilities:
+        def has(plugin: str) -> bool:
+            return plugins is None or plugin in plugins
+
+        neural = has("neural-search") or has("opensearch-neural-search")
+        return Capabilities(
+            neural_sparse=neural and version >= (2, 14, 0),
+            seismic=neural and version >= (3, 3, 0),
+            search_pipelines=version >= (2, 9, 0),
+            two_phase=neural and version >= (2, 15, 0),
+            dense=has("opensearch-knn"),
+        )
+
+
+def _signer(settings: EngineSettings) -> Any:
+    try:
+        import boto3
+    except ImportError:
+        raise MissingExtra("AWS SigV4 signing", "aws") from None
+    credentials = boto3.Session().get_credentials()
+    if credentials is None:
+        raise SettingsError("aws_region is set, but there are no AWS credentials in the environment or profile")
+    return AWSV4SignerAuth(credentials, settings.aws_region, settings.aws_service)

@@ -1,0 +1,71 @@
+"""What an index says of itself: the mapping's `_meta.bridge`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from bridge.encode.base import Encoder
+from bridge.engines import IndexState
+from bridge.errors import ModelMismatch
+from bridge.tokens import Kind
+
+META_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class IndexModel:
+    """What an index says of itself in `_meta.bridge`: which vectors it holds, and who may ask it."""
+
+    space: str
+    document_encoder: str | None
+    query_encoders: tuple[str, ...]
+    kind: Kind
+    field: str
+    text_fields: tuple[str, ...]
+    dense_field: str | None = None
+    dense_encoder: str | None = None
+
+    @classmethod
+    def of(cls, state: IndexState) -> IndexModel | None:
+        """None for an index that the bridge did not make.
+
+        Raises:
+            ModelMismatch: the entry is of a form that this release does not know.
+        """
+        if not state.meta:
+            return None
+        if state.meta.get("format") != META_FORMAT:
+            raise ModelMismatch(
+                f"index {state.name} was registered by another release of the bridge "
+                f"(format {state.meta.get('format')}, this one knows {META_FORMAT})"
+            )
+        known = {key: value for key, value in state.meta.items() if key != "format"}
+        try:
+            return msgspec.convert(known, cls)
+        except msgspec.ValidationError as error:
+            raise ModelMismatch(f"index {state.name} has an unreadable _meta.bridge: {error}") from error
+
+    def as_meta(self) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return {"format": META_FORMAT, **{key: value for key, value in found.items() if value is not None}}
+
+    def check_query_encoder(self, encoder: Encoder, index: str) -> None:
+        """Raises ModelMismatch unless the index lists `encoder`, in the same space."""
+        if encoder.space != self.space or encoder.fingerprint not in self.query_encoders:
+            raise ModelMismatch(
+                f"index {index} holds vectors of {self.document_encoder or self.space} and is asked by "
+                f"{', '.join(self.query_encoders)}; the model {encoder.name} is {encoder.fingerprint}. "
+                "Use the index's own model (leave --model out), or ingest into a new index"
+            )
+
+    def check_document_encoder(self, encoder: Encoder, index: str) -> None:
+        """Raises ModelMismatch unless the index holds vectors of `encoder`."""
+        if encoder.fingerprint != self.document_encoder:
+            raise ModelMismatch(
+                f"index {index} holds vectors of {self.document_encoder or self.space}; the model {encoder.name} "
+                f"is {encoder.fingerprint}, and mixed vectors cannot be compared. Use the index's own model "
+                "(leave --model out), or ingest into a new index"
+            )

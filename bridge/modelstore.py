@@ -1,0 +1,151 @@
+"""Fitted models travel with their index: stored in `.bridge-models` of the same cluster.
+
+A model folder is gzip-packed, split into parts of a megabyte, and read back only if its sha256 is
+the one that was stored. The local cache comes first, so a machine asks the cluster once.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bridge import templates
+from bridge.encode.base import Encoder
+from bridge.encode.load import cached_model, load_encoder
+from bridge.engines import Engine
+from bridge.errors import IndexNotFound, ModelError, ModelFormatError, ModelNotFound, RequestRejected
+
+MODELS_INDEX = ".bridge-models"
+
+MODEL_FILES = ("bridge.json", "idf.json", "tokenizer.json")
+"""What a model without weights consists of; nothing else is stored or written."""
+
+_PART = 1_000_000
+_PARTS_AT_ONCE = 4
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    model: str
+    files: dict[str, str]
+    """File name ─▶ sha256 of its content."""
+    parts: dict[str, int]
+    """File name ─▶ number of parts."""
+
+
+def save_model(engine: Engine, encoder: Encoder, folder: Path) -> None:
+    """Store the folder of `encoder` in the cluster, unless it is there. The manifest is written last."""
+    state = engine.get_index(MODELS_INDEX)
+    if state is None:
+        body = templates.load_template("mappings", engine.product, "models")
+        try:
+            engine.create_index(MODELS_INDEX, body)
+        except RequestRejected:
+            # Another process made it in between.
+            engine.require_index(MODELS_INDEX)
+    elif encoder.fingerprint in engine.get_sources(MODELS_INDEX, [encoder.fingerprint], ["model"]):
+        return
+    files: dict[str, str] = {}
+    parts: dict[str, int] = {}
+    for path in (folder / name for name in MODEL_FILES):
+        if path.is_file():
+            content = path.read_bytes()
+            files[path.name] = hashlib.sha256(content).hexdigest()
+            parts[path.name] = _store(engine, encoder.fingerprint, path.name, gzip.compress(content, mtime=0))
+    manifest = _Manifest(encoder.fingerprint, files, parts)
+    _put(engine, [(encoder.fingerprint, msgspec.to_builtins(manifest))])
+
+
+def find_model(engine: Engine, fingerprint: str) -> Encoder:
+    """The model of that fingerprint, from the local cache or else from the cluster.
+
+    Raises:
+        ModelNotFound: neither has it.
+        ModelFormatError: what the cluster holds is not what was stored.
+    """
+    folder = cached_model(fingerprint)
+    if not folder.is_dir():
+        _download(engine, fingerprint, folder)
+    encoder = load_encoder(folder)
+    if encoder.fingerprint != fingerprint:
+        raise ModelFormatError(
+            f"{folder} was changed: it is now {encoder.fingerprint}; delete it, and it is fetched anew"
+        )
+    return encoder
+
+
+def stored_models(engine: Engine) -> list[str]:
+    """Fingerprints of the models that the cluster holds."""
+    try:
+        engine.refresh(MODELS_INDEX)
+        found = engine.search(MODELS_INDEX, {"size": 1000, "query": {"exists": {"field": "model"}}})
+    except IndexNotFound:
+        return []
+    return sorted(hit["_id"] for hit in found["hits"]["hits"])
+
+
+def _download(engine: Engine, fingerprint: str, folder: Path) -> None:
+    try:
+        found = engine.get_sources(MODELS_INDEX, [fingerprint], ["model", "files", "parts"])
+    except IndexNotFound:
+        found = {}
+    if fingerprint not in found:
+        raise ModelNotFound(
+            f"model {fingerprint} is neither in the local cache nor in {MODELS_INDEX} of {engine.url}; "
+            "name its folder with --model"
+        )
+    manifest = msgspec.convert(found[fingerprint], _Manifest)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as temporary:
+        half = Path(temporary) / "model"
+        half.mkdir()
+        for name, digest in manifest.files.items():
+            if name not in MODEL_FILES:
+                raise ModelFormatError(f"model {fingerprint} of {engine.url} holds a file {name!r}, which no model has")
+            content = gzip.decompress(b"".join(_parts(engine, fingerprint, name, manifest.parts[name])))
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise ModelFormatError(f"{name} of model {fingerprint} in {engine.url} is damaged (its sha256 differs)")
+            (half / name).write_bytes(content)
+        try:
+            half.replace(folder)
+        except OSError:
+            # Another process was faster; it wrote the same bytes.
+            if not folder.is_dir():
+                raise
+
+
+def _store(engine: Engine, fingerprint: str, name: str, packed: bytes) -> int:
+    pieces = [packed[start : start + _PART] for start in range(0, len(packed), _PART)]
+    for first in range(0, len(pieces), _PARTS_AT_ONCE):
+        chunk = enumerate(pieces[first : first + _PARTS_AT_ONCE], first)
+        _put(
+            engine,
+            [(f"{fingerprint}/{name}/{i}", {"data": base64.b64encode(piece).decode()}) for i, piece in chunk],
+        )
+    return len(pieces)
+
+
+def _parts(engine: Engine, fingerprint: str, name: str, count: int) -> Iterator[bytes]:
+    for first in range(0, count, _PARTS_AT_ONCE):
+        ids = [f"{fingerprint}/{name}/{i}" for i in range(first, min(count, first + _PARTS_AT_ONCE))]
+        found = engine.get_sources(MODELS_INDEX, ids, ["data"])
+        for one in ids:
+            if one not in found:
+                raise ModelFormatError(
+                    f"part {one} is missing from {MODELS_INDEX} of {engine.url}; ingest with the model's folder again"
+                )
+            yield base64.b64decode(found[one]["data"])
+
+
+def _put(engine: Engine, documents: Sequence[tuple[str, object]]) -> None:
+    lines = []
+    for name, document in documents:
+        lines += [msgspec.json.encode({"index": {"_id": name}}), msgspec.json.encode(document)]
+    for item in engine.bulk(MODELS_INDEX, b"\n".join(lines) + b"\n"):
+        if "error" in item["index"]:
+            raise ModelError(f"the model cannot be stored in {MODELS_INDEX} of {engine.url}: {item['index']['error']}")

@@ -1,0 +1,298 @@
+"""Create an index for learned-sparse vectors, or bring one up to it; never change silently.
+
+What is wanted is filled from the templates, compared with what is there, and put. An index that
+differs where an engine cannot change it, or that belongs to another model, is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import msgspec
+
+from bridge import templates
+from bridge.encode.base import Encoder
+from bridge.encode.dense import DenseModel
+from bridge.engines import Engine, EngineInfo, IndexState
+from bridge.errors import IndexConflict, ModelMismatch, RequestRejected, UnsupportedByEngine, UsageError
+from bridge.indexmodel import IndexModel
+from bridge.records import HASH_FIELD, TEXT_FIELDS, VECTOR_FIELD
+from bridge.tokens import MAX_SEISMIC_ID, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterOptions:
+    """What the index should be like; `kind` None is the best that the engine has for the model."""
+
+    kind: Kind | None = None
+    field: str = VECTOR_FIELD
+    text_fields: tuple[str, ...] = TEXT_FIELDS
+    dense: DenseModel | None = None
+    dense_field: str = "dense"
+    two_phase: bool = False
+    shards: int | None = None
+    replicas: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What registering would do, step by step; `steps` is empty where all is as wanted."""
+
+    index: str
+    model: IndexModel
+    create: dict[str, Any] | None = None
+    mapping: dict[str, Any] | None = None
+    settings: dict[str, Any] | None = None
+    pipelines: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    diff: str = ""
+
+    @property
+    def steps(self) -> list[str]:
+        """One line a request that would be sent, in order."""
+        put = [f"put search pipeline {name}" for name in self.pipelines]
+        if self.create is not None:
+            return [*put, f"create index {self.index}"]
+        if self.mapping is not None:
+            put.append(f"extend the mapping of {self.index}")
+        if self.settings is not None:
+            put.append(f"change settings of {self.index}")
+        return put
+
+
+def default_kind(info: EngineInfo) -> Kind:
+    """`rank_features`, except on an Elasticsearch whose `sparse_vector` can be asked with raw vectors."""
+    return "sparse_vector" if info.capabilities.sparse_vector_query else "rank_features"
+
+
+def plan(engine: Engine, index: str, encoder: Encoder, options: RegisterOptions | None = None) -> Plan:
+    """What is missing for `index` to hold vectors of `encoder`; nothing is changed.
+
+    Raises:
+        ModelMismatch: the index belongs to another model.
+        IndexConflict: the index differs where the engine cannot change it.
+        UnsupportedByEngine, UsageError: the engine, or the model, does not go with the options.
+    """
+    options = options or RegisterOptions()
+    info = engine.info()
+    kind = options.kind or default_kind(info)
+    _check(info, kind, encoder, options)
+    model = IndexModel(
+        space=encoder.space,
+        document_encoder=encoder.fingerprint if encoder.encodes_documents else None,
+        query_encoders=(encoder.fingerprint,),
+        kind=kind,
+        field=options.field,
+        text_fields=options.text_fields,
+        dense_field=options.dense_field if options.dense else None,
+        dense_encoder=options.dense.fingerprint if options.dense else None,
+    )
+    pipelines = _pipelines(index, info, options)
+    wanted = wanted_index(info, encoder, model, options)
+    if options.two_phase:
+        wanted = templates.merge(wanted, {"settings": {"index": {"search.default_pipeline": f"{index}-two-phase"}}})
+    missing = {name: body for name, body in pipelines.items() if not _same_pipeline(engine, name, body)}
+    state = engine.get_index(index)
+    if state is None:
+        return Plan(index, model, create=wanted, pipelines=missing, diff=_diff(index, {}, wanted))
+    return _extend(Plan(index, model, pipelines=missing), state, wanted)
+
+
+def apply(engine: Engine, planned: Plan) -> None:
+    """Send what `planned` holds. A plan without steps sends nothing."""
+    for name, body in planned.pipelines.items():
+        engine.put_search_pipeline(name, body)
+    if planned.create is not None:
+        try:
+            engine.create_index(planned.index, planned.create)
+        except RequestRejected as error:
+            if "resource_already_exists" in str(error) or "already exists" in str(error):
+                raise IndexConflict(
+                    f"index {planned.index} was created by someone else just now; run it again"
+                ) from error
+            raise
+        return
+    if planned.mapping is not None:
+        engine.put_mapping(planned.index, planned.mapping)
+    if planned.settings is not None:
+        engine.put_settings(planned.index, planned.settings)
+
+
+def wanted_index(info: EngineInfo, encoder: Encoder, model: IndexModel, options: RegisterOptions) -> dict[str, Any]:
+    """The body that would create the index, from the templates of the product."""
+    document_ceiling, query_ceiling = encoder.ceilings
+    body = templates.load_template("mappings", info.product, model.kind)
+    if options.dense:
+        body = templates.merge(body, templates.load_template("mappings", info.product, "dense"))
+    filled: dict[str, Any] = templates.fill(
+        body,
+        {
+            "shards": options.shards,
+            "replicas": options.replicas,
+            # One node or many: as many copies as can be had, up to one, unless a number is asked for.
+            "auto_expand_replicas": "0-1" if options.replicas is None else None,
+            "meta": model.as_meta(),
+            "field": model.field,
+            "hash_field": HASH_FIELD,
+            "document_ceiling": document_ceiling,
+            "query_ceiling": query_ceiling,
+            "dense_field": options.dense_field,
+            "dimension": options.dense.dimension if options.dense else None,
+        },
+    )
+    return filled
+
+
+def _check(info: EngineInfo, kind: Kind, encoder: Encoder, options: RegisterOptions) -> None:
+    can = info.capabilities
+    if kind == "sparse_vector" and info.product == "opensearch":
+        if not can.seismic:
+            raise UnsupportedByEngine(
+                f"{info} has no sparse_vector field (SEISMIC): it needs OpenSearch 3.3 with neural-search"
+            )
+        if encoder.open_vocabulary or len(encoder.vocabulary) > MAX_SEISMIC_ID + 1:
+            raise UsageError(
+                f"sparse_vector takes token ids up to {MAX_SEISMIC_ID}, and model {encoder.name} has "
+                f"{'an open vocabulary' if encoder.open_vocabulary else f'{len(encoder.vocabulary)} tokens'}; "
+                "use --kind rank_features, or fit with --tokenizer"
+            )
+        if options.dense:
+            raise UsageError(
+                "a sparse_vector field and a dense one cannot share an index on OpenSearch (index.sparse and "
+                "index.knn exclude each other); use --kind rank_features"
+            )
+    if kind == "sparse_vector" and info.product == "elasticsearch" and not can.sparse_vector_field:
+        raise UnsupportedByEngine(
+            f"{info} has no usable sparse_vector field (8.11 and newer have); use --kind rank_features"
+        )
+    if options.dense and not can.dense:
+        raise UnsupportedByEngine(f"{info} has no dense vector field here (the k-NN plugin, or Elasticsearch 8)")
+    if options.two_phase and not (can.two_phase and kind == "rank_features"):
+        raise UnsupportedByEngine(
+            f"two-phase search needs a rank_features field on OpenSearch 2.15 or newer, not {kind} on {info}"
+        )
+    if "." in options.field or not options.field.strip():
+        raise UsageError(f"the vector field {options.field!r} must be a plain name without dots")
+
+
+def _pipelines(index: str, info: EngineInfo, options: RegisterOptions) -> dict[str, dict[str, Any]]:
+    names: list[Literal["two_phase", "hybrid"]] = ["two_phase"] if options.two_phase else []
+    if options.dense and info.capabilities.search_pipelines:
+        names.append("hybrid")
+    return {
+        f"{index}-{name.replace('_', '-')}": templates.load_template("pipelines", info.product, name) for name in names
+    }
+
+
+def _same_pipeline(engine: Engine, name: str, body: dict[str, Any]) -> bool:
+    there = engine.get_search_pipeline(name)
+    if there is None:
+        return False
+    if not _covers(there, body):
+        raise IndexConflict(f"search pipeline {name} is there already and differs; delete it, or name another index")
+    return True
+
+
+def _extend(planned: Plan, state: IndexState, wanted: dict[str, Any]) -> Plan:
+    mappings = wanted["mappings"]
+    there = IndexModel.of(state)
+    model = _joined(planned, there) if there else planned.model
+    current = state.mappings.get("properties") or {}
+    missing = {}
+    for name, want in mappings["properties"].items():
+        if name not in current:
+            missing[name] = want
+        elif not _covers(current[name], want):
+            raise IndexConflict(
+                f"index {planned.index} has a field {name} of another kind "
+                f"({_line(current[name])}, wanted {_line(want)}); a mapping cannot be changed: name another index"
+            )
+    settings = _missing_settings(planned.index, state, wanted.get("settings", {}).get("index", {}))
+    if there == model and not missing:
+        mapping = None
+    else:
+        # Other tools keep entries of their own in _meta: putting it replaces it whole.
+        meta = {**(state.mappings.get("_meta") or {}), "bridge": model.as_meta()}
+        mapping = {"_meta": meta, "properties": missing}
+    after = {
+        "mappings": templates.merge(state.mappings, mapping or {}),
+        "settings": state.settings | (settings or {}),
+    }
+    before = {"mappings": state.mappings, "settings": state.settings}
+    return Plan(
+        planned.index,
+        model,
+        mapping=mapping,
+        settings=settings,
+        pipelines=planned.pipelines,
+        diff=_diff(planned.index, before, after),
+    )
+
+
+def _joined(planned: Plan, there: IndexModel) -> IndexModel:
+    """The model that the index keeps: another query encoder of the same space is added to the list."""
+    wanted = planned.model
+    documents = {encoder for encoder in (there.document_encoder, wanted.document_encoder) if encoder}
+    if there.space != wanted.space or len(documents) > 1:
+        raise ModelMismatch(
+            f"index {planned.index} belongs to model {there.document_encoder or ', '.join(there.query_encoders)}, "
+            f"not to {wanted.document_encoder or ', '.join(wanted.query_encoders)}; name another index"
+        )
+    if (there.kind, there.field) != (wanted.kind, wanted.field):
+        raise IndexConflict(
+            f"index {planned.index} keeps its vectors in {there.field} ({there.kind}), "
+            f"not in {wanted.field} ({wanted.kind}); name another index"
+        )
+    return replace(
+        wanted,
+        document_encoder=next(iter(documents), None),
+        query_encoders=tuple(dict.fromkeys((*there.query_encoders, *wanted.query_encoders))),
+        dense_field=wanted.dense_field or there.dense_field,
+        dense_encoder=wanted.dense_encoder or there.dense_encoder,
+    )
+
+
+_FINAL_SETTINGS = {"number_of_shards", "sparse", "knn"}
+
+
+def _missing_settings(index: str, state: IndexState, wanted: dict[str, Any]) -> dict[str, str] | None:
+    changed: dict[str, str] = {}
+    for name, value in wanted.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        there = state.settings.get(f"index.{name}")
+        if there == text:
+            continue
+        if name in _FINAL_SETTINGS:
+            raise IndexConflict(
+                f"index {index} has index.{name} {there or 'unset'}, wanted {text}; that is fixed at "
+                "creation: name another index"
+            )
+        # The default is for new indices only; an administrator's own choice stands.
+        if name != "auto_expand_replicas":
+            changed[f"index.{name}"] = text
+    return changed or None
+
+
+def _covers(there: Any, wanted: Any) -> bool:
+    """Whether all that is wanted is there; the engine may add defaults of its own."""
+    if isinstance(wanted, dict):
+        return isinstance(there, dict) and all(key in there and _covers(there[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list):
+        return isinstance(there, list) and len(there) == len(wanted) and all(map(_covers, there, wanted))
+    if isinstance(wanted, (int, float)) and not isinstance(wanted, bool):
+        return isinstance(there, (int, float)) and abs(there - wanted) <= 1e-6 * max(1.0, abs(wanted))
+    return bool(there == wanted)
+
+
+def _line(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _diff(index: str, before: dict[str, Any], after: dict[str, Any]) -> str:
+    old, new = (
+        msgspec.json.format(msgspec.json.encode(body, order="deterministic"), indent=2).decode().splitlines()
+        for body in (before, after)
+    )
+    return "\n".join(difflib.unified_diff(old, new, f"{index} (there)", f"{index} (wanted)", lineterm=""))

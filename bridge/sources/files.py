@@ -1,0 +1,139 @@
+"""From what the user names to the files that are read."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from bridge.errors import SourceError
+from bridge.sources.streams import MAGIC, Compression, Cursor, Spool, decompressed
+
+Format = Literal["jsonl", "csv", "tsv", "parquet"]
+
+FORMS = ".jsonl .ndjson .json .csv .tsv .parquet (each also .gz or .zst), a glob, a BEIR folder, or - for stdin"
+STDIN = "<stdin>"
+
+_FORMATS: dict[str, Format] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+_COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+_CORPUS = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
+_SAMPLE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file (or stdin) of a source: `name` is its path as the user gave it, or as a glob found it."""
+
+    name: str
+    format: Format
+    compression: Compression
+    spool: Spool | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes as they are stored; None for stdin until it has come to its end."""
+        if self.spool:
+            return self.spool.size
+        try:
+            return Path(self.name).stat().st_size
+        except OSError as error:
+            raise SourceError(f"{self.name}: cannot be read: {error.strerror}") from error
+
+    def open(self) -> BinaryIO:
+        """The stored bytes, unbuffered. Raises `SourceError`."""
+        if self.spool:
+            return self.spool.open()
+        try:
+            return Path(self.name).open("rb", buffering=0)
+        except OSError as error:
+            raise SourceError(f"{self.name}: cannot be read: {error.strerror}") from error
+
+    def chunks(self, cursor: Cursor) -> Iterator[bytes]:
+        """The bytes without their compression; `cursor` follows along. Raises `SourceError`."""
+        with self.open() as stream:
+            # Stdin has no suffix, and a plain suffix on compressed data is a common slip.
+            compression = self.compression or _sniff(stream)
+            for chunk in decompressed(stream, compression, self.name):
+                cursor.at(stream.tell())
+                yield chunk
+
+    def sample(self) -> bytes:
+        """A digest of name, size, head, middle and tail: cheap, and free of times and folders."""
+        size = self.spool.drain() if self.spool else self.size or 0
+        digest = hashlib.sha256(f"{Path(self.name).name}\0{size}\0".encode("utf-8", "surrogateescape"))
+        with self.open() as stream:
+            for offset in (0, size // 2, max(0, size - _SAMPLE_BYTES)):
+                stream.seek(offset)
+                digest.update(stream.read(_SAMPLE_BYTES))
+        return digest.digest()
+
+
+def _sniff(stream: BinaryIO) -> Compression:
+    head = stream.read(4)
+    stream.seek(0)
+    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
+
+
+def resolve(spec: str, stdin: BinaryIO) -> list[SourceFile]:
+    """The files that `spec` names, in a stable order. Raises `SourceError` when there is none to read."""
+    if spec == "-":
+        return [SourceFile(STDIN, "jsonl", None, Spool(stdin))]
+    if not spec:
+        raise SourceError("a source's name is empty")
+    try:
+        mode = Path(spec).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return _globbed(spec)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{spec}: cannot be read: {getattr(error, 'strerror', error)}") from error
+    if stat.S_ISDIR(mode):
+        return [_corpus(spec)]
+    if not stat.S_ISREG(mode):
+        raise SourceError(f"{spec}: is not a regular file; pipe it in, and name the source -")
+    return [_file(spec)]
+
+
+def _file(path: str) -> SourceFile:
+    stem, suffix = os.path.splitext(path.lower())  # noqa: PTH122
+    compression = _COMPRESSIONS.get(suffix)
+    if compression:
+        suffix = os.path.splitext(stem)[1]  # noqa: PTH122
+    if suffix not in _FORMATS:
+        raise SourceError(f"{path}: of no known form; understood are {FORMS}")
+    file = SourceFile(path, _FORMATS[suffix], compression)
+    file.open().close()
+    return file
+
+
+def _corpus(folder: str) -> SourceFile:
+    try:
+        found = [name for name in _CORPUS if (Path(folder) / name).is_file()]
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be read: {error.strerror}") from error
+    if not found:
+        raise SourceError(f"{folder}: is a folder without {', '.join(_CORPUS[:-1])} or {_CORPUS[-1]}")
+    return _file(str(Path(folder) / found[0]))
+
+
+def _globbed(spec: str) -> list[SourceFile]:
+    if not glob.has_magic(spec):
+        if spec.startswith("index:"):
+            raise SourceError(f"{spec}: is not a file; understood are {FORMS}")
+        raise SourceError(f"{spec}: no such file or folder")
+    # Not Path.glob: a user expects the shell's rules, which leave hidden files out.
+    found = sorted(path for path in glob.glob(spec, recursive=True) if Path(path).is_file())  # noqa: PTH207
+    if not found:
+        raise SourceError(f"{spec}: no file matches")
+    return [_file(path) for path in found]

@@ -1,0 +1,158 @@
+"""What happens to tokens and weights between an encoder and an engine.
+
+Keys. A feature's name becomes part of a field path in Lucene's `rank_feature` query, so a dot in
+it cannot be addressed. `feature_key` maps every token, injectively, to a name without dots:
+
+* U+2024 ONE DOT LEADER stands for the dot. No published vocabulary holds it; it reads as a dot.
+* U+2025 TWO DOT LEADER escapes a literal U+2024 or U+2025, and alone it is the empty token.
+
+`.` ─▶ `․`, `##.` ─▶ `##․`, `‥` ─▶ `‥‥`. Nearly every token is its own key.
+
+Precision. `rank_features` and Elasticsearch's `sparse_vector` keep a weight as a float32 whose low
+15 bits are cleared (Lucene's FeatureField stores the upper 17 bits as a term frequency).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from bridge.errors import DocumentError
+from bridge.records import SparseVector, Weights
+
+Kind = Literal["rank_features", "sparse_vector"]
+Product = Literal["opensearch", "elasticsearch"]
+
+SMALLEST_WEIGHT = float(np.finfo(np.float32).tiny)
+"""1.1754944e-38: the engines refuse a document with a weight below it."""
+
+MAX_CLAUSES = 1024
+"""The lowest clause limit among the engines; a query with more tokens is cut to its heaviest."""
+
+_DOT, _ESCAPE = "\u2024", "\u2025"
+_CLEARED = np.uint32(0xFFFF8000)
+
+
+def feature_key(token: str) -> str:
+    """The name under which `token` is addressed in an engine; injective over all strings.
+
+    >>> feature_key("##.") == "##\u2024", feature_key("weather")
+    (True, 'weather')
+    """
+    if not token:
+        return _ESCAPE
+    if _DOT in token or _ESCAPE in token:
+        token = token.replace(_ESCAPE, _ESCAPE * 2).replace(_DOT, _ESCAPE + _DOT)
+    return token.replace(".", _DOT)
+
+
+def token_of_key(key: str) -> str:
+    """The token that `feature_key` maps to `key`."""
+    if key == _ESCAPE:
+        return ""
+    if _ESCAPE not in key:
+        return key.replace(_DOT, ".")
+    out: list[str] = []
+    characters = iter(key)
+    for character in characters:
+        if character == _ESCAPE:
+            out.append(next(characters, _ESCAPE))
+        else:
+            out.append("." if character == _DOT else character)
+    return "".join(out)
+
+
+def store_precision(weights: Weights) -> Weights:
+    """`weights` float32[n] as the engines keep them: the low 15 bits cleared, rounded toward zero."""
+    return (np.ascontiguousarray(weights, dtype=np.float32).view(np.uint32) & _CLEARED).view(np.float32)
+
+
+def engine_weights(weights: Weights) -> Weights:
+    """`weights` checked and at store precision.
+
+    Raises:
+        DocumentError: a weight is not finite or not positive; engines reject the whole document.
+    """
+    if not np.all(np.isfinite(weights)):
+        raise DocumentError("the model gave a weight that is not a finite number")
+    if np.any(weights < SMALLEST_WEIGHT):
+        raise DocumentError(
+            f"the model gave a weight below {SMALLEST_WEIGHT:.8g}, which the engines refuse; weights must be positive"
+        )
+    return store_precision(weights)
+
+
+def rank_features_value(vector: SparseVector, product: Product) -> dict[str, float]:
+    """`vector` as the value of a `rank_features` field, or of Elasticsearch's `sparse_vector`.
+
+    On OpenSearch a token with a dot is written twice: raw, which the cluster's own `neural_sparse`
+    (with `analyzer` or `model_id`) asks for, and escaped, which `rank_feature` can address. Raw
+    dotted names hold a dot and escaped ones never do, so the two cannot meet.
+    """
+    value: dict[str, float] = {}
+    for token, weight in zip(vector.tokens, engine_weights(vector.weights).tolist(), strict=True):
+        value[feature_key(token)] = weight
+        if "." in token and product == "opensearch":
+            value[token] = weight
+    return value
+
+
+def seismic_value(vector: SparseVector) -> dict[str, float]:
+    """`vector` as the value of OpenSearch's `sparse_vector` field: ids as decimal strings.
+
+    Raises:
+        DocumentError: an id is 32,768 or more, where SEISMIC's 16-bit ids wrap around.
+    """
+    if len(vector) and int(vector.ids[-1]) > MAX_SEISMIC_ID:
+        raise DocumentError(
+            f"token id {int(vector.ids[-1])} is past {MAX_SEISMIC_ID}, the last that sparse_vector takes; "
+            "use --kind rank_features, or fit with --tokenizer"
+        )
+    weights = engine_weights(vector.weights).tolist()
+    return {str(i): weight for i, weight in zip(vector.ids.tolist(), weights, strict=True)}
+
+
+MAX_SEISMIC_ID = 32_767
+
+
+def field_value(vector: SparseVector, kind: Kind, product: Product) -> dict[str, float]:
+    """`vector` as a document's field of `kind` on `product`."""
+    if kind == "sparse_vector" and product == "opensearch":
+        return seismic_value(vector)
+    return rank_features_value(vector, product)
+
+
+def document_weights(value: Mapping[str, Any], kind: Kind, product: Product) -> dict[str, float]:
+    """The inverse of `field_value`: key ─▶ weight of a stored field, one entry a token.
+
+    Keys are tokens, or ids as strings for OpenSearch's `sparse_vector`.
+    """
+    if kind == "sparse_vector" and product == "opensearch":
+        return {key: float(weight) for key, weight in value.items()}
+    return {token_of_key(key): float(weight) for key, weight in value.items() if "." not in key}
+
+
+def heaviest(vector: SparseVector, limit: int) -> tuple[SparseVector, int]:
+    """At most `limit` of the heaviest tokens, and how many that dropped; ids stay ascending."""
+    if len(vector) <= limit:
+        return vector, 0
+    # Stable on the negated weights: among equals the lower id stays, whatever the platform.
+    kept = np.sort(np.argsort(-vector.weights, kind="stable")[:limit])
+    return SparseVector(vector.ids[kept], vector.weights[kept], vector.vocabulary), len(vector) - limit
+
+
+def dot(query: Mapping[str, float], document: Mapping[str, float]) -> float:
+    """Σ query weight × document weight over the tokens that both have."""
+    return sum(weight * document[token] for token, weight in query.items() if token in document)
+
+
+def query_keys(vector: SparseVector, key: Callable[[str], str]) -> dict[str, float]:
+    """Token names by `key` ─▶ weight (float32 as Python floats), in the vector's order."""
+    return {key(token): weight for token, weight in zip(vector.tokens, shortest(vector.weights), strict=True)}
+
+
+def shortest(weights: Weights) -> list[float]:
+    """float32[n] as Python floats whose text is short: 0.1, not 0.10000000149; the same float32 when read back."""
+    return [float(text) for text in np.asarray(weights, dtype=np.float32).astype(str)]

@@ -1,0 +1,163 @@
+"""The engines that the contract tests run against, put together by the machinery of `bridge.node`.
+
+Elasticsearch 9.2.0 is a test node only: its main class and the parser of its `sparse_vector` query are
+ours (`java/`), over the server's own field type and query builder, because the stock ones are not in
+the jars that can be had.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bridge.node.recipe import Module, Recipe
+
+_LOCKS = Path(__file__).with_name("locks")
+
+# Engines of Java 17 still have a security manager, and a module's own policy is not part of its jar.
+_NETTY_POLICY = """\
+grant codeBase "${codebase.netty-common}" {
+  permission java.io.FilePermission "/proc/sys/net/core/somaxconn", "read";
+  permission java.net.SocketPermission "*", "accept,connect";
+  permission java.lang.RuntimePermission "setContextClassLoader";
+  permission java.lang.RuntimePermission "getClassLoader";
+};
+grant codeBase "${codebase.netty-transport}" {
+  permission java.util.PropertyPermission "sun.nio.ch.bugLevel", "write";
+};
+"""
+_REINDEX_POLICY = """\
+grant {
+  permission java.net.SocketPermission "*", "connect";
+  permission java.lang.RuntimePermission "accessDeclaredMembers";
+};
+"""
+_PAINLESS_POLICY = """\
+grant {
+  permission java.lang.RuntimePermission "createClassLoader";
+  permission java.lang.RuntimePermission "getClassLoader";
+};
+"""
+
+
+def _opensearch_2(version: str) -> Recipe:
+    plugin = "org.opensearch.plugin"
+    return Recipe(
+        name=f"opensearch-{version}",
+        product="opensearch",
+        version=version,
+        lock=_LOCKS / f"opensearch-{version}.lock.json",
+        roots=(f"org.opensearch:opensearch:{version}",),
+        lib=(
+            "org.apache.logging.log4j:log4j-core:2.21.0",
+            "net.java.dev.jna:jna:5.13.0",
+            f"org.opensearch:opensearch-plugin-classloader:{version}",
+            "org.locationtech.spatial4j:spatial4j:0.7",
+            "org.locationtech.jts:jts-core:1.15.0",
+        ),
+        modules=(
+            Module(
+                "transport-netty4",
+                f"{plugin}:transport-netty4-client:{version}",
+                "org.opensearch.transport.Netty4Plugin",
+                policy=_NETTY_POLICY,
+            ),
+            Module(
+                "mapper-extras",
+                f"{plugin}:mapper-extras-client:{version}",
+                "org.opensearch.index.mapper.MapperExtrasPlugin",
+            ),
+            Module(
+                "lang-painless",
+                f"{plugin}:lang-painless:{version}",
+                "org.opensearch.painless.PainlessPlugin",
+                policy=_PAINLESS_POLICY,
+            ),
+            Module(
+                "reindex",
+                f"{plugin}:reindex-client:{version}",
+                "org.opensearch.index.reindex.ReindexPlugin",
+                policy=_REINDEX_POLICY,
+            ),
+        ),
+        plugins=(f"{plugin}:opensearch-knn:{version}.0", f"{plugin}:neural-search:{version}.0"),
+        main_class="org.opensearch.bootstrap.OpenSearch",
+        java=(17, 17),
+        descriptor_java="11",
+        flags=(
+            "-Djava.security.manager=allow",
+            "-Dopensearch.distribution.type=tar",
+            "-Dopensearch.bundled_jdk=false",
+        ),
+    )
+
+
+def _elasticsearch_7(version: str) -> Recipe:
+    plugin = "org.elasticsearch.plugin"
+    return Recipe(
+        name=f"elasticsearch-{version}",
+        product="elasticsearch",
+        version=version,
+        lock=_LOCKS / f"elasticsearch-{version}.lock.json",
+        roots=(f"org.elasticsearch:elasticsearch:{version}",),
+        lib=(f"org.elasticsearch:elasticsearch-plugin-classloader:{version}",),
+        modules=(
+            Module(
+                "transport-netty4",
+                f"{plugin}:transport-netty4-client:{version}",
+                "org.elasticsearch.transport.Netty4Plugin",
+                policy=_NETTY_POLICY,
+            ),
+            Module(
+                "mapper-extras",
+                f"{plugin}:mapper-extras-client:{version}",
+                "org.elasticsearch.index.mapper.MapperExtrasPlugin",
+            ),
+            Module(
+                "reindex",
+                f"{plugin}:reindex-client:{version}",
+                "org.elasticsearch.reindex.ReindexPlugin",
+                policy=_REINDEX_POLICY,
+            ),
+        ),
+        main_class="org.elasticsearch.bootstrap.Elasticsearch",
+        java=(17, 17),
+        descriptor_java="1.8",
+        flags=(
+            "-Djava.security.manager=allow",
+            "-Des.distribution.type=tar",
+            "-Des.distribution.flavor=default",
+            "-Des.bundled_jdk=false",
+        ),
+        settings=(("ingest.geoip.downloader.enabled", "false"),),
+        path_property="es",
+    )
+
+
+def _elasticsearch_9(version: str) -> Recipe:
+    return Recipe(
+        name=f"elasticsearch-{version}",
+        product="elasticsearch",
+        version=version,
+        lock=_LOCKS / f"elasticsearch-{version}.lock.json",
+        roots=(f"org.elasticsearch:elasticsearch:{version}",),
+        lib=(),
+        modules=(
+            Module(
+                "transport-netty4",
+                f"org.elasticsearch.plugin:transport-netty4:{version}",
+                "org.elasticsearch.transport.netty4.Netty4Plugin",
+            ),
+        ),
+        main_class="bridge.testnode.Server",
+        java=(21, 25),
+        descriptor_java="21",
+        flags=("--enable-native-access=ALL-UNNAMED",),
+        arguments=("{home}",),
+        path_property="es",
+    )
+
+
+OPENSEARCH_2 = _opensearch_2("2.19.1")
+ELASTICSEARCH_7 = _elasticsearch_7("7.17.29")
+ELASTICSEARCH_9 = _elasticsearch_9("9.2.0")
+RECIPES = {recipe.name: recipe for recipe in (OPENSEARCH_2, ELASTICSEARCH_7, ELASTICSEARCH_9)}
