@@ -3,6 +3,8 @@
 The public names are imported on first use, so that ``import bridge`` costs nothing::
 
     from bridge import load_encoder, open_engine, QueryRewriter
+
+Functions that are named like their module are imported from it: ``from bridge.ingest import ingest``.
 """
 
 from __future__ import annotations
@@ -14,13 +16,12 @@ if TYPE_CHECKING:
     from bridge.encode import Encoder, load_encoder
     from bridge.engines import Engine, open_engine
     from bridge.errors import BridgeError
-    from bridge.evaluate import evaluate
-    from bridge.fit import FitOptions, fit
-    from bridge.ingest import IngestOptions, IngestSummary, ingest
+    from bridge.fit import FitOptions
+    from bridge.ingest import IngestOptions, IngestSummary
     from bridge.records import Hit, SparseVector, Turn
     from bridge.register import RegisterOptions
     from bridge.rewrite import QueryRewriter
-    from bridge.search import SearchResult, search
+    from bridge.search import SearchResult
     from bridge.sources import SourceOptions, open_source
 
 _HOMES = {
@@ -37,13 +38,9 @@ _HOMES = {
     "SourceOptions": "bridge.sources",
     "SparseVector": "bridge.records",
     "Turn": "bridge.records",
-    "evaluate": "bridge.evaluate",
-    "fit": "bridge.fit",
-    "ingest": "bridge.ingest",
     "load_encoder": "bridge.encode",
     "open_engine": "bridge.engines",
     "open_source": "bridge.sources",
-    "search": "bridge.search",
 }
 
 __all__ = [
@@ -60,13 +57,9 @@ __all__ = [
     "SourceOptions",
     "SparseVector",
     "Turn",
-    "evaluate",
-    "fit",
-    "ingest",
     "load_encoder",
     "open_engine",
     "open_source",
-    "search",
 ]
 
 

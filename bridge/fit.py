@@ -23,7 +23,7 @@ from bridge.encode.lookup import Wordpieces
 from bridge.errors import SourceError, UsageError
 
 MAX_TERMS = 2_000_000
-LANGUAGE_SAMPLE = 500
+LANGUAGE_SAMPLE = 200
 """Texts that language detection looks at, from the beginning of the corpus."""
 
 _LANGUAGE_SHARE = 0.6

@@ -14,6 +14,7 @@ Precision. `rank_features` and Elasticsearch's `sparse_vector` keep a weight as 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ MAX_CLAUSES = 1024
 """The lowest clause limit among the engines; a query with more tokens is cut to its heaviest."""
 
 _DOT, _ESCAPE = "\u2024", "\u2025"
+_SPECIAL = re.compile("[.\u2024\u2025]")
 _CLEARED = np.uint32(0xFFFF8000)
 
 
@@ -91,8 +93,13 @@ def rank_features_value(vector: SparseVector, product: Product) -> dict[str, flo
     (with `analyzer` or `model_id`) asks for, and escaped, which `rank_feature` can address. Raw
     dotted names hold a dot and escaped ones never do, so the two cannot meet.
     """
+    tokens = vector.tokens
+    weights = engine_weights(vector.weights).tolist()
+    # Nearly every document: no token needs another name.
+    if "" not in tokens and not _SPECIAL.search("\n".join(tokens)):
+        return dict(zip(tokens, weights, strict=True))
     value: dict[str, float] = {}
-    for token, weight in zip(vector.tokens, engine_weights(vector.weights).tolist(), strict=True):
+    for token, weight in zip(tokens, weights, strict=True):
         value[feature_key(token)] = weight
         if "." in token and product == "opensearch":
             value[token] = weight

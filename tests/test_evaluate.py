@@ -257,19 +257,13 @@ def beir(folder: Path, queries: str, qrels: str | bytes) -> Path:
     return folder
 
 
-QUERIES = (
-    '{"_id": "q1", "text": "one"}\n{"_id": "q2", "text": "two", "metadata": {}}\n{"_id": "q3", "text": "3"}\n'
-)
+QUERIES = '{"_id": "q1", "text": "one"}\n{"_id": "q2", "text": "two", "metadata": {}}\n{"_id": "q3", "text": "3"}\n'
 
 
-@pytest.mark.parametrize(
-    "header", ["", "query-id\tcorpus-id\tscore\n", "\ufeffquery-id\tcorpus-id\tscore\r\n"]
-)
+@pytest.mark.parametrize("header", ["", "query-id\tcorpus-id\tscore\n", "\ufeffquery-id\tcorpus-id\tscore\r\n"])
 def test_read_judged(tmp_path: Path, header: str) -> None:
     beir(tmp_path, QUERIES, header + "q2\td1\t1\r\n\nq2\td 2\t0\nq1\td1\t-1\nq1\td1\t-1\n")
-    assert read_judged(tmp_path) == Judged(
-        {"q2": "two", "q1": "one"}, {"q2": {"d1": 1, "d 2": 0}, "q1": {"d1": -1}}
-    )
+    assert read_judged(tmp_path) == Judged({"q2": "two", "q1": "one"}, {"q2": {"d1": 1, "d 2": 0}, "q1": {"d1": -1}})
 
 
 def test_read_judged_with_other_queries_and_split(tmp_path: Path) -> None:
@@ -312,8 +306,7 @@ def test_read_judged_with_other_queries_and_split(tmp_path: Path) -> None:
         (
             '{"text": "a"}\n',
             "q1\td1\t1\n",
-            "queries.jsonl:1: no id: field _id is missing "
-            "(name another with --id-field, or use --id-from content)",
+            "queries.jsonl:1: no id: field _id is missing (name another with --id-field, or use --id-from content)",
         ),
         ('{"_id": "q1", "text": " "}\n', "q1\td1\t1\n", "queries.jsonl:1: its text is empty (text)"),
         (QUERIES + QUERIES, "q1\td1\t1\n", "queries.jsonl:4: the query q1 comes twice"),

@@ -41,9 +41,7 @@ def only(path: Path, options: SourceOptions = BY_FIELD) -> Any:
 
 def jsonl(folder: Path, *records: bytes | str | dict[str, Any], name: str = "a.jsonl") -> Path:
     encoded = [
-        record
-        if isinstance(record, bytes)
-        else (record if isinstance(record, str) else json.dumps(record)).encode()
+        record if isinstance(record, bytes) else (record if isinstance(record, str) else json.dumps(record)).encode()
         for record in records
     ]
     path = folder / name
@@ -220,9 +218,7 @@ def test_a_line_over_the_limit_is_a_dead_letter(tmp_path: Path) -> None:
         ({"_id": ["1"]}, "its id (field _id) is an array, not a string or a whole number"),
     ],
 )
-def test_an_id_that_cannot_be_one_is_a_dead_letter(
-    tmp_path: Path, record: dict[str, Any], reason: str
-) -> None:
+def test_an_id_that_cannot_be_one_is_a_dead_letter(tmp_path: Path, record: dict[str, Any], reason: str) -> None:
     path = jsonl(tmp_path, record)
     assert items(path) == [DeadLetter(Position(str(path), 1), None, reason, record)]
 
@@ -232,9 +228,7 @@ def test_an_id_has_at_most_512_bytes(tmp_path: Path) -> None:
     doc, dead = items(jsonl(tmp_path, {"_id": fits}, {"_id": over}))
     assert doc.id == fits
     assert isinstance(doc, Doc)
-    assert dead == DeadLetter(
-        dead.position, over, "its id has 513 bytes of UTF-8, the engines take 512", {"_id": over}
-    )
+    assert dead == DeadLetter(dead.position, over, "its id has 513 bytes of UTF-8, the engines take 512", {"_id": over})
 
 
 def test_ids_are_kept_as_they_are(tmp_path: Path) -> None:
@@ -330,8 +324,7 @@ def test_content_hash_is_stable() -> None:
 def test_csv(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(
-        b'\xef\xbb\xbf"_id",title,text\r\n1,T,"one\r\ntwo, ""quoted"""\r\n\r\n'
-        b'2,,b\n3,short\n4,a,b,c\n5,x,"y\nz"'
+        b'\xef\xbb\xbf"_id",title,text\r\n1,T,"one\r\ntwo, ""quoted"""\r\n\r\n2,,b\n3,short\n4,a,b,c\n5,x,"y\nz"'
     )
     name = str(path)
     assert items(path) == [
@@ -374,9 +367,7 @@ def test_a_header_that_cannot_be_used(tmp_path: Path, header: bytes, message: st
 
 def test_csv_records_that_do_not_parse(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_bytes(
-        b'_id,a\n1,"x\ny\xffz"\n2,b\n3,"p"q\n4,mac\rline\n5,c\n6,"open\nand\nnever closed\n7,d\n'
-    )
+    path.write_bytes(b'_id,a\n1,"x\ny\xffz"\n2,b\n3,"p"q\n4,mac\rline\n5,c\n6,"open\nand\nnever closed\n7,d\n')
     found = items(path)
     assert ids(found) == [None, "2", None, None, "5", None]
     assert [(item.position.line, item.reason) for item in found if isinstance(item, DeadLetter)] == [
@@ -407,8 +398,7 @@ def test_a_csv_record_over_the_limit_is_a_dead_letter(tmp_path: Path) -> None:
     assert isinstance(three, DeadLetter)
     assert one.reason == "line 2: 26,000,005 bytes, at most 25,000,000 are read; is a quote not closed?"
     assert three.reason == (
-        "lines 4 to 28, read as one record: "
-        "25,000,003 bytes, at most 25,000,000 are read; is a quote not closed?"
+        "lines 4 to 28, read as one record: 25,000,003 bytes, at most 25,000,000 are read; is a quote not closed?"
     )
     assert [item.position.line for item in found] == [2, 3, 4, 29]
 
@@ -422,9 +412,7 @@ def table(path: Path, columns: dict[str, Any], **options: Any) -> Path:
 
 
 def test_parquet(tmp_path: Path) -> None:
-    path = table(
-        tmp_path / "a.parquet", {"_id": [1, 2, None], "text": ["a", None, "c"], "_op": [None, "delete", None]}
-    )
+    path = table(tmp_path / "a.parquet", {"_id": [1, 2, None], "text": ["a", None, "c"], "_op": [None, "delete", None]})
     name = str(path)
     assert items(path) == [
         Doc("1", {"text": "a"}, Position(name, 1)),
@@ -562,9 +550,7 @@ def test_every_form_may_be_compressed(tmp_path: Path, form: str, suffix: str) ->
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_concatenated_streams_are_one(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.jsonl{suffix}"
-    path.write_bytes(
-        compress(numbered(2), suffix) + compress(b"", suffix) + compress(b'{"_id": "x"}', suffix)
-    )
+    path.write_bytes(compress(numbered(2), suffix) + compress(b"", suffix) + compress(b'{"_id": "x"}', suffix))
     assert ids(items(path)) == ["0", "1", "x"]
 
 
@@ -579,9 +565,7 @@ def test_compressed_data_without_its_suffix(tmp_path: Path, suffix: str) -> None
 def test_a_stream_that_is_cut_off_gives_what_came_before(tmp_path: Path, suffix: str) -> None:
     whole = tmp_path / f"whole.jsonl{suffix}"
     # Random text, so that the stream has many blocks.
-    data = b"".join(
-        b'{"_id": "%d", "text": "%s"}\n' % (n, os.urandom(50).hex().encode()) for n in range(20_000)
-    )
+    data = b"".join(b'{"_id": "%d", "text": "%s"}\n' % (n, os.urandom(50).hex().encode()) for n in range(20_000))
     whole.write_bytes(compress(data, suffix))
     cut = tmp_path / f"cut.jsonl{suffix}"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 4])
@@ -622,9 +606,7 @@ def test_a_glob_is_read_in_order(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         jsonl(tmp_path, {"_id": name}, name=name)
     source = open_source([str(tmp_path / "*.jsonl")])
-    assert [item.position.file for item in source.read()] == [
-        str(tmp_path / n) for n in ("a.jsonl", "b.jsonl")
-    ]
+    assert [item.position.file for item in source.read()] == [str(tmp_path / n) for n in ("a.jsonl", "b.jsonl")]
     assert source.name == "a.jsonl and 1 more"
     assert len(open_source([str(tmp_path / "**" / "*.jsonl")]).files) == 3
 
@@ -654,9 +636,7 @@ def test_a_beir_folder(tmp_path: Path, suffix: str) -> None:
     assert found[0].position.file == str(tmp_path / f"corpus.jsonl{suffix}")
 
 
-FORMS = (
-    ".jsonl .ndjson .json .csv .tsv .parquet (each also .gz or .zst), a glob, a BEIR folder, or - for stdin"
-)
+FORMS = ".jsonl .ndjson .json .csv .tsv .parquet (each also .gz or .zst), a glob, a BEIR folder, or - for stdin"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from bridge.records import Ids, SparseVector, Vocabulary
 
@@ -90,6 +91,12 @@ class OverlayVocabulary:
             found = self._extra_ids[token] = len(self)
             self._extra.append(token)
         return found
+
+    def vector(self, tokens: Collection[str], weights: npt.NDArray[np.float64]) -> SparseVector:
+        """A vector of distinct `tokens` and their `weights`, all above zero, in the same order."""
+        ids = np.fromiter(map(self.id_of, tokens), dtype=np.int32, count=len(tokens))
+        order = np.argsort(ids)
+        return SparseVector(ids[order], weights[order].astype(np.float32), self)
 
     def tokens(self, ids: Ids) -> tuple[str, ...]:
         size = len(self._base)

@@ -30,7 +30,7 @@ import msgspec
 import numpy as np
 
 from bridge.encode.analysis import Analyzer, WordAnalyzer
-from bridge.encode.base import OverlayVocabulary, TokenVocabulary, sparse_vector
+from bridge.encode.base import OverlayVocabulary, TokenVocabulary
 from bridge.encode.folder import file_hash
 from bridge.encode.lookup import Wordpieces, read_idf
 from bridge.errors import ModelFormatError
@@ -123,19 +123,18 @@ class LexicalEncoder:
 
     def _document(self, text: str, vocabulary: OverlayVocabulary) -> SparseVector:
         terms = self.analyzer.terms(text)
+        counted = Counter(terms)
         card = self.card
-        length = len(terms) / card.average_length if card.average_length else 1.0
-        flat = card.k1 * (1 - card.b + card.b * length)
-        return sparse_vector(
-            {vocabulary.id_of(term): count * (card.k1 + 1) / (count + flat) for term, count in Counter(terms).items()},
-            vocabulary,
-        )
+        frequency = np.fromiter(counted.values(), dtype=np.float64, count=len(counted))
+        flat = card.k1 * (1 - card.b + card.b * len(terms) / card.average_length)
+        return vocabulary.vector(counted, frequency * (card.k1 + 1) / (frequency + flat))
 
     def _query(self, text: str, vocabulary: OverlayVocabulary) -> SparseVector:
         terms = dict.fromkeys(self.analyzer.terms(text))
         asked = [term for term in terms if term not in self._function_terms] or list(terms)
         unseen = self.card.unseen_weight
-        return sparse_vector({vocabulary.id_of(term): self._idf.get(term, unseen) for term in asked}, vocabulary)
+        weights = np.fromiter((self._idf.get(term, unseen) for term in asked), dtype=np.float64, count=len(asked))
+        return vocabulary.vector(asked, weights)
 
 
 def read_card(folder: Path) -> LexicalCard:

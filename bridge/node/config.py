@@ -104,7 +104,6 @@ def command(recipe: Recipe, paths: NodePaths, home: Path, java: Java, heap: str)
         "-cp",
         f"{home}/lib/*",
         recipe.main_class,
-        *(word.format(**words) for word in recipe.arguments),
     ]
 
 

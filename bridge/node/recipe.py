@@ -6,7 +6,7 @@ this one, which `python -m bridge.node.relock` writes from these coordinates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -46,10 +46,9 @@ class Recipe:
     agent: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
-    arguments: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     path_property: str = "opensearch"
-    skip: tuple[str, ...] = field(default=())
+    skip: tuple[str, ...] = ()
 
 
 _VERSION = "3.6.0"
