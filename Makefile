@@ -1,0 +1,60 @@
+# Everything is made here: `make demo` and `make test` work from a fresh clone with Python 3.11+ and make alone.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The first interpreter that is new enough and can make an environment with pip.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
+
+.PHONY: demo test lint format bench docs clean help
+
+help:
+	@echo "make demo   see it work: environment, a real OpenSearch node, a small corpus"
+	@echo "make test   lint and every test, on real engines"
+	@echo "make lint   ruff, mypy, import-linter"
+	@echo "make bench  retrieval quality beside a peer, on the shared corpora"
+	@echo "make docs   check that the documentation matches the code"
+	@echo "make clean  remove the environment and build output"
+
+# One environment for each need: the demo wants a small one, quickly.
+$(VENV)/demo.stamp: pyproject.toml | $(VENV)/made.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[node,eval]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml | $(VENV)/made.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/demo.stamp
+
+$(VENV)/made.stamp:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv and pip is needed (on Debian: apt install python3-venv); \
+	or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making the environment $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+demo: $(VENV)/demo.stamp
+	@$(BIN)/bridge demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/quality.py
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest tests/test_docs.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
