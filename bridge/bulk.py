@@ -168,7 +168,8 @@ class BulkSender:
             if put_off:
                 self._warn(f"the engine puts off {len(put_off)} of {len(chunk)} documents; trying them again")
                 self._count_retries(len(put_off))
-                self._sleep(random.uniform(0, min(30.0, 0.5 * 2**attempt)))
+                # Full jitter, so that senders do not come back together.
+                self._sleep(random.uniform(0, min(30.0, 0.5 * 2**attempt)))  # noqa: S311 - no secret
             pending = put_off
         return [outcomes[place] for place in range(len(chunk))]
 

@@ -52,7 +52,8 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
         return msgspec.json.decode(content, type=Checkpoint)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"the checkpoint {path} is damaged ({error}); start over with --fresh: documents that are in the index are recognised"
+            f"the checkpoint {path} is damaged ({error}); start over with --fresh: "
+            "documents that are in the index are recognised"
         ) from error
 
 

@@ -10,8 +10,9 @@ import math
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,7 @@ LANGUAGE_SAMPLE = 200
 """Texts that language detection looks at, from the beginning of the corpus."""
 
 _LANGUAGE_SHARE = 0.6
+_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,12 @@ def fit(texts: Iterable[str], folder: Path | None = None, options: FitOptions | 
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty; name a new folder")
     stream = iter(texts)
-    sample = [text for text, _ in zip(stream, range(LANGUAGE_SAMPLE), strict=False)]
+    sample = list(islice(stream, LANGUAGE_SAMPLE))
     language = detect_language(sample) if options.language == "auto" else _language(options.language)
     pieces = Wordpieces(options.tokenizer) if options.tokenizer else None
     stemmer = None if pieces else stemmer_for(language)
     analyzer: Analyzer = PieceAnalyzer(pieces) if pieces else WordAnalyzer(stemmer)
-    counts = _count(analyzer, sample, stream)
+    counts = _count(analyzer, chain(sample, stream))
     if not counts.frequency:
         raise SourceError("nothing to fit on: no document has a text with any word in it")
     card = LexicalCard(
@@ -100,22 +102,20 @@ class _Counts:
     length: int = 0
 
 
-def _count(analyzer: Analyzer, *streams: Iterable[str]) -> _Counts:
+def _count(analyzer: Analyzer, texts: Iterator[str]) -> _Counts:
     counts = _Counts(Counter())
     floor = 1
-    for stream in streams:
-        for text in stream:
-            terms = analyzer.terms(text)
-            if not terms:
-                continue
-            counts.documents += 1
-            counts.length += len(terms)
-            counts.frequency.update(set(terms))
-            while len(counts.frequency) > MAX_TERMS:
-                kept = {term: df for term, df in counts.frequency.items() if df > floor}
-                # Halve at least, or the next new word would ask for a sweep again.
-                floor += len(kept) > MAX_TERMS // 2
-                counts.frequency = Counter(kept)
+    while batch := list(islice(texts, _BATCH)):
+        for terms in analyzer.terms(batch):
+            if terms:
+                counts.documents += 1
+                counts.length += len(terms)
+                counts.frequency.update(set(terms))
+        while len(counts.frequency) > MAX_TERMS:
+            kept = {term: df for term, df in counts.frequency.items() if df > floor}
+            # Halve at least, or the next new word would ask for a sweep again.
+            floor += len(kept) > MAX_TERMS // 2
+            counts.frequency = Counter(kept)
     return counts
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import chain, pairwise
 from typing import Protocol
@@ -56,9 +56,9 @@ STEMMERS: dict[str, str] = {
 
 
 class Analyzer(Protocol):
-    """Text ─▶ terms in reading order, repeats kept."""
+    """Texts ─▶ terms in reading order, repeats kept; one list a text."""
 
-    def terms(self, text: str) -> list[str]: ...
+    def terms(self, texts: Sequence[str]) -> list[list[str]]: ...
 
 
 @cache
@@ -102,7 +102,10 @@ class WordAnalyzer:
             # Its own cache would hold the same words a second time.
             self._stem = Stemmer.Stemmer(stemmer, 0).stemWord
 
-    def terms(self, text: str) -> list[str]:
+    def terms(self, texts: Sequence[str]) -> list[list[str]]:
+        return [self._terms(text) for text in texts]
+
+    def _terms(self, text: str) -> list[str]:
         words = _ASCII_WORD.findall(text) if text.isascii() else _WORD.findall(unicodedata.normalize("NFKC", text))
         return list(chain.from_iterable(map(self._known.__getitem__, words)))
 

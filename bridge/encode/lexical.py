@@ -61,9 +61,9 @@ class PieceAnalyzer:
     def __init__(self, pieces: Wordpieces) -> None:
         self.pieces = pieces
 
-    def terms(self, text: str) -> list[str]:
-        ids = self.pieces.ids([text])[0]
-        return list(self.pieces.vocabulary.tokens(np.asarray(ids, dtype=np.int32)))
+    def terms(self, texts: Sequence[str]) -> list[list[str]]:
+        token = self.pieces.vocabulary.token
+        return [list(map(token, ids)) for ids in self.pieces.ids(texts)]
 
 
 @cache
@@ -75,7 +75,7 @@ def _function_word_lists() -> dict[str, str]:
 def function_terms(language: str | None, analyzer: Analyzer) -> frozenset[str]:
     """The analyzed function words of `language`; empty where no list is kept for it."""
     words = _function_word_lists().get(language or "", "").split()
-    analyzed = (analyzer.terms(word) for word in words)
+    analyzed = analyzer.terms(words)
     # A word that falls into several pieces is no function word as far as its pieces go.
     return frozenset(terms[0] for terms in analyzed if len(terms) == 1)
 
@@ -115,23 +115,22 @@ class LexicalEncoder:
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         vocabulary = OverlayVocabulary(self.vocabulary)
-        return [self._document(text, vocabulary) for text in texts]
+        return [self._document(terms, vocabulary) for terms in self.analyzer.terms(texts)]
 
     def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
         vocabulary = OverlayVocabulary(self.vocabulary)
-        return [self._query(text, vocabulary) for text in texts]
+        return [self._query(terms, vocabulary) for terms in self.analyzer.terms(texts)]
 
-    def _document(self, text: str, vocabulary: OverlayVocabulary) -> SparseVector:
-        terms = self.analyzer.terms(text)
+    def _document(self, terms: list[str], vocabulary: OverlayVocabulary) -> SparseVector:
         counted = Counter(terms)
         card = self.card
         frequency = np.fromiter(counted.values(), dtype=np.float64, count=len(counted))
         flat = card.k1 * (1 - card.b + card.b * len(terms) / card.average_length)
         return vocabulary.vector(counted, frequency * (card.k1 + 1) / (frequency + flat))
 
-    def _query(self, text: str, vocabulary: OverlayVocabulary) -> SparseVector:
-        terms = dict.fromkeys(self.analyzer.terms(text))
-        asked = [term for term in terms if term not in self._function_terms] or list(terms)
+    def _query(self, terms: list[str], vocabulary: OverlayVocabulary) -> SparseVector:
+        distinct = list(dict.fromkeys(terms))
+        asked = [term for term in distinct if term not in self._function_terms] or distinct
         unseen = self.card.unseen_weight
         weights = np.fromiter((self._idf.get(term, unseen) for term in asked), dtype=np.float64, count=len(asked))
         return vocabulary.vector(asked, weights)
