@@ -49,7 +49,7 @@ def search(
     body = rewriter.body(encoded, size=size, filter=filter)
     asked = dict(body)
     if matches and fields:
-        asked["_source"] = {"excludes": [HASH_FIELD]}
+        asked["_source"] = {"excludes": [HASH_FIELD], **_with_vectors(rewriter)}
     elif matches:
         asked["_source"] = [rewriter.field]
     elif not fields:
@@ -58,6 +58,12 @@ def search(
     weights = query_weights(encoded, rewriter)
     hits = tuple(_hit(found, weights, rewriter) for found in answer["hits"]["hits"])
     return SearchResult(encoded, body, hits, int(answer.get("took", 0)))
+
+
+def _with_vectors(rewriter: QueryRewriter) -> dict[str, bool]:
+    # From 9.2 on Elasticsearch leaves vectors out of what it returns, unless asked by name or so.
+    newer = rewriter.engine == "elasticsearch" and rewriter.version >= (9, 2)
+    return {"exclude_vectors": False} if newer else {}
 
 
 def query_weights(encoded: EncodedQuery, rewriter: QueryRewriter) -> dict[str, tuple[str, float]]:
