@@ -348,6 +348,16 @@ def test_root_is_told_about_a_folder_that_the_node_could_not_use(recipe, tmp_pat
         start_node(recipe, shut)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
+def test_what_belongs_to_another_user_is_named(paths):
+    paths.data.mkdir()
+    paths.state.write_text("{}")
+    paths.data.chmod(0o555)
+    with pytest.raises(NodeError, match=r"no permission .*node\.json.*another user"):
+        stop(paths)
+    paths.data.chmod(0o755)
+
+
 # --- locks, state, ports --------------------------------------------------------------------------
 
 
@@ -452,9 +462,7 @@ def test_a_process_that_ends_at_once_tells_why(recipe, open_paths):
     script.write_text("#!/bin/sh\necho 'ERROR: the wrong kind of leaves on the line'\nexit 1\n")
     script.chmod(0o755)
     with pytest.raises(NodeNotReady, match=r"ended while starting: .*wrong kind of leaves.*logs"):
-        start_node(
-            recipe, open_paths, java=lambda _v: Java(script, "25", "test"), download=Repository(CONTENT)
-        )
+        start_node(recipe, open_paths, java=lambda _v: Java(script, "25", "test"), download=Repository(CONTENT))
     assert not open_paths.state.exists()
 
 

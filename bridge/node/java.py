@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.errors import JavaMissing
+from bridge.node.locks import file_lock
 from bridge.node.users import ServiceUser, closed_folder, make_folder
 
 _FOLDERS = ("/usr/lib/jvm", "/usr/java", "/Library/Java/JavaVirtualMachines")
@@ -121,19 +122,24 @@ def reachable_java(java: Java, folder: Path, user: ServiceUser | None) -> Java:
     if closed_folder(java.executable.resolve(), user) is None:
         return java
     target = folder / f"{java.origin}-{java.version}"
-    if not target.is_dir():
-        make_folder(folder)
-        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
-        try:
-            copied = staging / "java"
-            shutil.copytree(java.home, copied, copy_function=_link_or_copy)
-            for base, folders, _files in os.walk(copied):
-                for name in (*folders, "."):
-                    (Path(base) / name).chmod(0o755)
-            copied.replace(target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    make_folder(folder)
+    with file_lock(folder / "lock"):
+        if not target.is_dir():
+            _copy_runtime(java.home, folder, target)
     return Java(target / "bin" / java.executable.resolve().name, java.version, java.origin)
+
+
+def _copy_runtime(source: Path, folder: Path, target: Path) -> None:
+    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+    try:
+        copied = staging / "java"
+        shutil.copytree(source, copied, copy_function=_link_or_copy)
+        for base, folders, _files in os.walk(copied):
+            for name in (*folders, "."):
+                (Path(base) / name).chmod(0o755)
+        copied.replace(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _link_or_copy(source: str, target: str) -> str:

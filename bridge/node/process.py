@@ -13,7 +13,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,11 +32,12 @@ from bridge.node.users import ServiceUser, hand_over, make_folder, service_user
 
 _POLL = 0.1
 _READY = ("yellow", "green")
+_RESET_PATIENCE = 30.0  # seconds for a start that our stop has cut short to give up the lock
 _DATA_ROOM = 300_000_000  # bytes; below the engine's own high watermark a start is of no use
 
 # Started through a shell that ends at once: the node is then nobody's child, so it survives us and never
 # stands there as a zombie of a long-lived caller.
-_LAUNCH = 'umask 022; log=$1; shift; "$@" >"$log" 2>&1 </dev/null & echo $!'
+_LAUNCH = 'log=$1; shift; "$@" >"$log" 2>&1 </dev/null & echo $!'
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,41 +82,51 @@ def start_node(
     running = _running(paths, port)
     if running is not None:
         return running
-    try:
+    with _plain_errors(paths):
         return _start(recipe, paths, port, progress, timeout, java, download, disk_free)
-    except PermissionError as error:
-        raise NodeError(
-            f"no permission to use {error.filename}; it belongs to another user "
-            "(root, if the node was once started with sudo)"
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no room left under {paths.data}; free some space and try again") from error
-        raise
 
 
 def stop_node(paths: NodePaths, timeout: float = 60) -> bool:
     """Stop the node: asked to end, and after `timeout` seconds made to. False when none was running."""
     state = live_state(paths)
     if state is None:
-        paths.state.unlink(missing_ok=True)
+        with _plain_errors(paths):
+            paths.state.unlink(missing_ok=True)
         return False
-    try:
+    with _plain_errors(paths):
         _end(state, timeout)
-    except PermissionError as error:
-        raise NodeError(f"the node (process {state.pid}) belongs to another user; stop it as that user") from error
-    paths.state.unlink(missing_ok=True)
+        paths.state.unlink(missing_ok=True)
     return True
 
 
 def reset_node(paths: NodePaths) -> None:
     """Stop the node and delete its indices, settings and logs; the download cache stays."""
     stop_node(paths)
-    for name in ("data", "config", "logs", "tmp"):
-        folder = paths.data / name
-        if folder.is_dir():
-            shutil.rmtree(folder)
-    (paths.data / "port").unlink(missing_ok=True)
+    if not paths.data.is_dir():
+        return
+    with _plain_errors(paths), file_lock(paths.data / "lock", timeout=_RESET_PATIENCE):
+        stop_node(paths)
+        for name in ("data", "config", "logs", "tmp"):
+            folder = paths.data / name
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        (paths.data / "port").unlink(missing_ok=True)
+
+
+@contextmanager
+def _plain_errors(paths: NodePaths) -> Iterator[None]:
+    """What the file system refuses, as one line that says what to do."""
+    try:
+        yield
+    except PermissionError as error:
+        raise NodeError(
+            f"no permission for the node under {paths.data} ({error.filename or 'its process'}); it belongs "
+            "to another user (root, if it was once started with sudo): act as that user"
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no room left under {paths.data}; free some space and try again") from error
+        raise
 
 
 def _start(
@@ -148,8 +160,7 @@ def _start(
                 f"less than {_DATA_ROOM / 1e6:.0f} MB are free under {paths.data}; "
                 "free some space or set BRIDGE_DATA_DIR to a folder elsewhere"
             )
-        with file_lock(paths.cache / "lock"):
-            runtime = reachable_java(runtime, paths.java, user)
+        runtime = reachable_java(runtime, paths.java, user)
         for last_attempt in (False, True):
             chosen = port if port is not None else _free_port(paths)
             report(f"starting {recipe.name} on port {chosen} (Java {runtime.version}, {runtime.origin})")
@@ -210,24 +221,31 @@ def _launch(
 ) -> State:
     for name in ("data", "logs", "tmp"):
         (paths.data / name).mkdir(exist_ok=True)
+    # Made anew: as root we must not write through a link that the node's user may have put there.
+    if paths.config.exists():
+        shutil.rmtree(paths.config)
     write_config(recipe, paths, port)
     for name in ("config", "data", "logs", "tmp"):
         hand_over(paths.data / name, user)
     console = paths.logs / "console.log"
     log_start = log_size(paths)
     words = command(recipe, paths, home, java, heap)
-    answer = subprocess.run(
-        ["/bin/sh", "-c", _LAUNCH, "sh", str(console), *words],
-        cwd=paths.data / "tmp",
-        env=environment(paths),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-        check=True,
-        user=user.uid if user else None,
-        group=user.gid if user else None,
-        extra_groups=[] if user else None,
-    )
+    try:
+        answer = subprocess.run(
+            ["/bin/sh", "-c", _LAUNCH, "sh", str(console), *words],
+            cwd=paths.data / "tmp",
+            env=environment(paths),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            check=True,
+            user=user.uid if user else None,
+            group=user.gid if user else None,
+            extra_groups=[] if user else None,
+        )
+    except PermissionError as error:
+        who = f" as user {user.name}" if user else ""
+        raise NodeError(f"may not start a process{who} in {paths.data / 'tmp'}: {error.strerror}") from error
     state = State(
         pid=int(answer.stdout),
         port=port,

@@ -82,10 +82,14 @@ def make_folder(path: Path) -> None:
 
 
 def hand_over(folder: Path, user: ServiceUser | None) -> None:
-    """Give a folder and all in it to the user that runs the node."""
-    if user is None:
+    """Give a folder and all in it to the user that runs the node, once.
+
+    What already is that user's is not walked again: it may be large, and its owner could exchange
+    files for links under our feet.
+    """
+    if user is None or folder.stat().st_uid == user.uid:
         return
-    os.chown(folder, user.uid, user.gid)
     for base, folders, files in os.walk(folder):
         for name in (*folders, *files):
             os.chown(Path(base) / name, user.uid, user.gid, follow_symlinks=False)
+    os.chown(folder, user.uid, user.gid)

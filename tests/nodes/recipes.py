@@ -128,7 +128,6 @@ def _elasticsearch_7(version: str) -> Recipe:
             "-Des.distribution.flavor=default",
             "-Des.bundled_jdk=false",
         ),
-        settings=(("ingest.geoip.downloader.enabled", "false"),),
         path_property="es",
     )
 
@@ -151,8 +150,12 @@ def _elasticsearch_9(version: str) -> Recipe:
         main_class="bridge.testnode.Server",
         java=(21, 25),
         descriptor_java="21",
-        flags=("--enable-native-access=ALL-UNNAMED",),
-        arguments=("{home}",),
+        flags=(
+            "--enable-native-access=ALL-UNNAMED",
+            "-Dorg.elasticsearch.nativeaccess.enableVectorLibrary=false",
+            "-Des.nativelibs.path={home}/native",
+            "-Des.distribution.type=tar",
+        ),
         path_property="es",
     )
 

@@ -1,0 +1,62 @@
+"""Real engines beside the product's own, for contract tests: one node each, on a free loopback port.
+
+`start_node("elasticsearch-7.17.29", folder)` gives a URL; `stop_node(folder)` ends it. `running_node`
+does both. Nothing here is part of the product.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bridge.node import NodePaths, stop
+from bridge.node.assemble import assemble
+from bridge.node.java import find_java
+from bridge.node.process import start_node as _start_node
+from tests.nodes.compile import equip
+from tests.nodes.java17 import find_java17
+from tests.nodes.recipes import ELASTICSEARCH_9, RECIPES
+
+NAMES = tuple(RECIPES)
+
+
+def start_node(name: str, folder: Path, *, timeout: float = 180) -> str:
+    """Start the engine `name` (of `NAMES`) with its data under `folder`, and return its URL.
+
+    Downloads go to the product's cache. As root, `folder` must be one that `nobody` can get into
+    (pytest's `tmp_path` is not; `open_folder` is). Raises the leaves of `bridge.errors.NodeError`.
+    """
+    recipe = RECIPES[name]
+    paths = NodePaths(NodePaths.default().cache, folder)
+    if recipe.java[1] == 17:
+        status = _start_node(recipe, paths, java=lambda versions: find_java17(versions, paths), timeout=timeout)
+    else:
+        if recipe is ELASTICSEARCH_9:
+            equip(recipe, assemble(recipe, paths), paths, find_java(recipe.java))
+        status = _start_node(recipe, paths, timeout=timeout)
+    return status.url
+
+
+def stop_node(folder: Path) -> bool:
+    """Stop the node whose data lie under `folder`; False when none was running."""
+    return stop(NodePaths(NodePaths.default().cache, folder))
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that every user may pass through, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="node-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextmanager
+def running_node(name: str) -> Iterator[str]:
+    """The URL of a fresh node that is stopped and deleted at the end."""
+    with open_folder() as folder:
+        try:
+            yield start_node(name, folder)
+        finally:
+            stop_node(folder)
