@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.cli.measuring import measure
-from bridge.engines import Engine, open_engine
+from bridge.engines import Engine
 from bridge.errors import BridgeError
 from bridge.evaluate import Evaluation, Judged, Run, compare, read_judged
 from bridge.fit import FitOptions
@@ -40,6 +40,10 @@ CORPORA = {"scifact": "english", "cosqa": "english", "miracl_yo": None, "mtrag_h
 ROOT = Path(__file__).parent.parent
 DEPTH = 100
 ALLOWED = 0.010
+COLUMNS = (
+    *("corpus", "queries", "bm25s", "bridge", "difference", "95 % interval"),
+    *("stemmer", "terms", "FLOPS", "ingest s"),
+)
 
 
 def bridge_run(engine: Engine, folder: Path, judged: Judged, fit: FitOptions) -> tuple[Evaluation, Run, str, float]:
@@ -90,10 +94,10 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = load_settings(url=arguments.url)
     table = Table(title="nDCG@10, fitted model through the engine beside bm25s", title_justify="left")
-    for column in ("corpus", "queries", "bm25s", "bridge", "difference", "95 % interval", "stemmer", "terms", "FLOPS", "ingest s"):
+    for column in COLUMNS:
         table.add_column(column, justify="left" if column == "corpus" else "right")
     figures = {}
-    with connect(settings, lambda line: print(line, file=sys.stderr)) if not arguments.url else open_engine(arguments.url) as engine:
+    with connect(settings, lambda line: print(line, file=sys.stderr)) as engine:
         for name in arguments.corpora or CORPORA:
             folder = Path(name) if Path(name).is_dir() else arguments.data / name
             judged = read_judged(folder)
@@ -103,11 +107,13 @@ def main() -> int:
             peer = bm25s_run(folder, judged, CORPORA.get(folder.name, arguments.stemmer))
             row = compare(judged.qrels, peer, run).rows["ndcg@10"]
             print(f"{name}: {time.monotonic() - started:.1f} s", file=sys.stderr)
+            low, high = row.interval
+            terms = evaluation.active_terms["document"]
             table.add_row(
-                folder.name, str(evaluation.queries), f"{row.mean_a:.4f}", f"{row.mean_b:.4f}", f"{row.difference:+.4f}",
-                f"{row.interval[0]:+.4f} … {row.interval[1]:+.4f}", stemmer, f"{evaluation.active_terms['document']:.0f}",
-                f"{evaluation.flops:.2f}", f"{seconds:.1f}",
-            )  # fmt: skip
+                *(folder.name, str(evaluation.queries), f"{row.mean_a:.4f}", f"{row.mean_b:.4f}"),
+                *(f"{row.difference:+.4f}", f"{low:+.4f} … {high:+.4f}", stemmer),
+                *(f"{terms:.0f}", f"{evaluation.flops:.2f}", f"{seconds:.1f}"),
+            )
             figures[folder.name] = {"bm25s": row.mean_a, "bridge": row.mean_b, "queries": evaluation.queries}
     Console(width=140).print(table)
     if arguments.json:

@@ -9,8 +9,11 @@ no connection, timeout, 429, 5xx       the chunk, after a wait with full jitter
 413                                    the chunk in two halves
 an item with 429 or 503                that item
 an item that exists (409 on `create`)  the same content: a replay; other content: dead
+an item with 401 or 403                the run ends: no other document would fare better
 any other item error                   dead, with the engine's reason
 =====================================  ==========================================================
+
+Two documents of one id are never under way at once, so the later one of the source is what stays.
 
 The engine call and the sleep are injected.
 """
@@ -29,7 +32,7 @@ from typing import Any, Literal
 import msgspec
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from bridge.engines.base import reason_of
+from bridge.engines.base import error_of_status, reason_of
 from bridge.errors import BridgeError, DocumentError, RequestTooLarge
 from bridge.records import BulkOutcome, EncodedDoc
 
@@ -102,33 +105,40 @@ class BulkSender:
             EngineError: the engine cannot be used (credentials, index gone), or was put off longer
                 than `patience`. Outcomes already given stand; the rest is unknown, and safe to send again.
         """
-        waiting: deque[Future[list[BulkOutcome]]] = deque()
+        waiting: deque[tuple[set[str], Future[list[BulkOutcome]]]] = deque()
         with ThreadPoolExecutor(self._options.in_flight, thread_name_prefix="bulk") as pool:
             try:
-                for chunk in self._chunks(documents):
-                    waiting.append(pool.submit(self._deliver, chunk))
+                for ids, chunk in self._chunks(documents):
+                    while not all(ids.isdisjoint(sent) for sent, _ in waiting):
+                        yield from waiting.popleft()[1].result()
+                    waiting.append((ids, pool.submit(self._deliver, chunk)))
                     while len(waiting) > self._options.in_flight:
-                        yield from waiting.popleft().result()
+                        yield from waiting.popleft()[1].result()
                 while waiting:
-                    yield from waiting.popleft().result()
+                    yield from waiting.popleft()[1].result()
             finally:
-                for future in waiting:
+                for _, future in waiting:
                     future.cancel()
 
-    def _chunks(self, documents: Iterable[EncodedDoc | BulkOutcome]) -> Iterator[list[_Entry]]:
+    def _chunks(self, documents: Iterable[EncodedDoc | BulkOutcome]) -> Iterator[tuple[set[str], list[_Entry]]]:
+        """Chunks with the ids that they send, none of them twice."""
+        ids: set[str] = set()
         chunk: list[_Entry] = []
         size = 0
         for document in documents:
             entry = document if isinstance(document, BulkOutcome) else self._entry(document)
-            weight = len(entry.lines) if isinstance(entry, _Action) else 0
-            full = len(chunk) >= self._options.chunk_documents
+            sent = entry if isinstance(entry, _Action) else None
+            weight = len(sent.lines) if sent else 0
+            full = len(chunk) >= self._options.chunk_documents or (sent is not None and sent.document.id in ids)
             if chunk and (full or size + weight > self._options.chunk_bytes):
-                yield chunk
-                chunk, size = [], 0
+                yield ids, chunk
+                ids, chunk, size = set(), [], 0
             chunk.append(entry)
             size += weight
+            if sent:
+                ids.add(sent.document.id)
         if chunk:
-            yield chunk
+            yield ids, chunk
 
     def _entry(self, document: EncodedDoc) -> _Entry:
         if document.op == "delete":
@@ -153,6 +163,8 @@ class BulkSender:
             items, resent = self._request([action for _, action in pending])
             for (place, action), item in zip(pending, items, strict=True):
                 status, error = _status(item)
+                if status in (401, 403):
+                    raise error_of_status(status, {"error": error}, f"document {action.document.id!r}")
                 if status in _AGAIN:
                     put_off.append((place, action))
                 elif status == 409 and self._options.operation == "create":

@@ -72,7 +72,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             os.fsync(file.fileno())
         half.replace(path)
     except OSError as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be written: {error.strerror}") from error
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be written: {error.strerror}; make room there (or set BRIDGE_DATA_DIR to a "
+            "folder elsewhere) and run it again"
+        ) from error
 
 
 def check_same_run(there: Checkpoint, now: Checkpoint, path: Path) -> None:

@@ -77,10 +77,10 @@ def _templates() -> Check:
 def _folders() -> Iterator[Check]:
     for name, folder in (("cache", cache_folder()), ("data", data_folder())):
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if os.access(there, os.W_OK):
+        if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
             yield Check(f"{name} folder", "ok", str(folder))
         else:
-            mend = f"make {there} writable, or set BRIDGE_{name.upper()}_DIR"
+            mend = f"make {there} a folder that you can write to, or set BRIDGE_{name.upper()}_DIR"
             yield Check(f"{name} folder", "wrong", f"{folder}: {there} cannot be written", mend)
 
 

@@ -24,7 +24,8 @@
     └── EngineError                   exit 1
         ├── EngineUnreachable         exit 4   retryable
         │   ├── EngineTimeout         exit 4   retryable
-        │   └── EngineTlsError        exit 4
+        │   ├── EngineTlsError        exit 4
+        │   └── NotAnEngine           exit 4   something else answers at the URL
         ├── EngineForbidden           exit 4   401 and 403
         ├── EngineBusy                exit 1   retryable: 429, 502, 503, 504
         ├── RequestTooLarge           exit 1   413: the sender splits and sends again
@@ -163,6 +164,12 @@ class EngineTimeout(EngineUnreachable):
 
 class EngineTlsError(EngineUnreachable):
     """The TLS handshake failed; the same call fails again until the settings change."""
+
+    retryable = False
+
+
+class NotAnEngine(EngineUnreachable):
+    """What answers at the URL is neither OpenSearch nor Elasticsearch."""
 
     retryable = False
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from bridge.encode.analysis import Analyzer, WordAnalyzer, stemmer_for
+from bridge.encode.folder import writing
 from bridge.encode.lexical import CARD_FILE, LexicalCard, LexicalEncoder, PieceAnalyzer
 from bridge.encode.load import cached_model
 from bridge.encode.lookup import Wordpieces
@@ -57,6 +58,7 @@ def fit(texts: Iterable[str], folder: Path | None = None, options: FitOptions | 
 
     Raises:
         SourceError: no text holds any term.
+        ModelError: the model cannot be written.
         UsageError: `folder` exists and is not empty, or an unknown language was asked for.
     """
     options = options or FitOptions()
@@ -150,7 +152,14 @@ def _float32(value: float) -> float:
 
 def _store(card: LexicalCard, weights: dict[str, float], tokenizer: Path | None, folder: Path | None) -> LexicalEncoder:
     parent = folder.parent if folder else cached_model("x").parent
-    parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder or parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        return _write(card, weights, tokenizer, folder, parent)
+
+
+def _write(
+    card: LexicalCard, weights: dict[str, float], tokenizer: Path | None, folder: Path | None, parent: Path
+) -> LexicalEncoder:
     # Written beside its place and renamed: a reader never meets half a model.
     with tempfile.TemporaryDirectory(dir=parent, prefix=".fit-") as temporary:
         half = Path(temporary) / "model"

@@ -29,10 +29,10 @@ from bridge.errors import BridgeError, DocumentError, SourceError
 from bridge.fit import FitOptions, fit
 from bridge.indexmodel import IndexModel
 from bridge.modelstore import find_model, save_model
-from bridge.records import HASH_FIELD, VECTOR_FIELD, BulkOutcome, DeadLetter, Doc, EncodedDoc
+from bridge.records import HASH_FIELD, TEXT_FIELDS, BulkOutcome, DeadLetter, Doc, EncodedDoc
 from bridge.register import RegisterOptions
 from bridge.settings import data_folder
-from bridge.sources import Source, content_hash, text_of
+from bridge.sources import Item, Source, content_hash, text_of
 from bridge.tokens import field_value
 
 CHECKPOINT_SECONDS = 1.0
@@ -66,6 +66,8 @@ class IngestSummary:
     seconds: float
     model: str
     dead_letter: str | None = None
+    first_dead: str | None = None
+    """Where the first dead document of this run stands, and why it is dead."""
 
 
 @dataclass(slots=True)
@@ -112,7 +114,8 @@ def ingest(
     path = checkpoint_path(engine, state.name, source)
     position = _begin(engine, state.uuid, index, source, encoder, options, path, say)
     letters = DeadLetterFile(Path(position.dead_letter), position.dead_letter_bytes)
-    run = _Run(engine, index, source, encoder, model, options.text_fields or model.text_fields)
+    most_under_way = (options.bulk.in_flight + 2) * options.bulk.chunk_documents + _BATCH
+    run = _Run(engine, index, source, encoder, model, model.text_fields, most_under_way)
     sender = BulkSender(
         lambda body: engine.bulk(index, body),
         run.body,
@@ -139,6 +142,7 @@ def ingest(
         seconds=round(time.monotonic() - started, 3),
         model=encoder.fingerprint,
         dead_letter=position.dead_letter if position.dead else None,
+        first_dead=letters.first,
     )
 
 
@@ -163,13 +167,6 @@ def _prepare(
     wanted = options.register
     if options.text_fields:
         wanted = replace(wanted, text_fields=options.text_fields)
-    if there:
-        # The index says what it is; only what the user asked for may contradict it.
-        wanted = replace(wanted, kind=wanted.kind or there.kind)
-        if not options.text_fields:
-            wanted = replace(wanted, text_fields=there.text_fields)
-        if wanted.field == VECTOR_FIELD:
-            wanted = replace(wanted, field=there.field)
     if options.model:
         encoder = load_encoder(options.model)
         folder = find_folder(options.model)
@@ -178,7 +175,8 @@ def _prepare(
         folder = find_folder(encoder.fingerprint)
         say(f"using the index's own model {encoder.fingerprint}")
     else:
-        encoder = _fit(source, wanted.text_fields, options.fit, report)
+        fields = wanted.text_fields or (there.text_fields if there else TEXT_FIELDS)
+        encoder = _fit(source, fields, options.fit, report)
         folder = find_folder(encoder.fingerprint)
         say(f"no model was named: fitted {encoder.fingerprint} on the source itself")
     if there and there.document_encoder:
@@ -252,6 +250,10 @@ class _Run:
     encoder: Encoder
     model: IndexModel
     text_fields: tuple[str, ...]
+    most_under_way: int
+    """Documents that may have been read, and not yet have come to the engine."""
+    sent: dict[str, None] = field(default_factory=dict)
+    """The ids of the latest `most_under_way` documents that were sent, the oldest first."""
 
     def documents(self, begin: Checkpoint) -> Iterator[EncodedDoc | BulkOutcome]:
         """The source's documents, encoded, in order; those that need no sending come as their outcome."""
@@ -265,11 +267,13 @@ class _Run:
                 elif item.op == "index":
                     try:
                         self._check_names(item)
-                        texts[place] = item, text_of(item.source, self.text_fields), content_hash(item.source)
+                        text = text_of(item.source, self.text_fields)
+                        # The text as well: other text fields make another vector of the same source.
+                        texts[place] = item, text, content_hash({"source": item.source, "text": text})
                     except DocumentError as error:
                         settled[place] = _dead(DeadLetter(item.position, item.id, str(error), _whole(item)))
             if begin.operation == "index":
-                self._settle_unchanged(texts, settled)
+                self._settle_unchanged(batch, texts, settled)
             vectors = dict(
                 zip(texts, self.encoder.encode_document([text for _, text, _ in texts.values()]), strict=True)
             )
@@ -280,12 +284,23 @@ class _Run:
                     digest = texts[place][2] if place in texts else ""
                     yield EncodedDoc(item.id or "", item.source, item.position, digest, vectors.get(place), op=item.op)
 
-    def _settle_unchanged(self, texts: dict[int, tuple[Doc, str, str]], settled: dict[int, BulkOutcome]) -> None:
+    def _settle_unchanged(
+        self, batch: list[Item], texts: dict[int, tuple[Doc, str, str]], settled: dict[int, BulkOutcome]
+    ) -> None:
         stored = self.hashes([doc.id for doc, _, _ in texts.values() if doc.id])
-        for place, (doc, _, digest) in list(texts.items()):
-            if stored.get(doc.id or "") == digest:
-                settled[place] = BulkOutcome(doc.position, doc.id, "unchanged")
+        for place, item in enumerate(batch):
+            if place in settled:
+                continue
+            name = item.id or ""
+            # While an earlier document of that id may be under way, what is stored now is not what counts.
+            if name not in self.sent and place in texts and stored.get(name) == texts[place][2]:
+                settled[place] = BulkOutcome(item.position, name, "unchanged")
                 del texts[place]
+            else:
+                self.sent.pop(name, None)
+                self.sent[name] = None
+        while len(self.sent) > self.most_under_way:
+            del self.sent[next(iter(self.sent))]
 
     def _check_names(self, doc: Doc) -> None:
         for name in (self.model.field, HASH_FIELD):

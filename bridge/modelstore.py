@@ -10,6 +10,7 @@ import base64
 import gzip
 import hashlib
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import msgspec
 
 from bridge import templates
 from bridge.encode.base import Encoder
+from bridge.encode.folder import writing
 from bridge.encode.load import cached_model, load_encoder
 from bridge.engines import Engine
 from bridge.errors import IndexNotFound, ModelError, ModelFormatError, ModelNotFound, RequestRejected
@@ -28,6 +30,7 @@ MODEL_FILES = ("bridge.json", "idf.json", "tokenizer.json")
 
 _PART = 1_000_000
 _PARTS_AT_ONCE = 4
+_MEND = "register or ingest with the model's folder again (--model), and it is stored anew"
 
 
 class _Manifest(msgspec.Struct, frozen=True):
@@ -39,7 +42,7 @@ class _Manifest(msgspec.Struct, frozen=True):
 
 
 def save_model(engine: Engine, encoder: Encoder, folder: Path) -> None:
-    """Store the folder of `encoder` in the cluster, unless it is there. The manifest is written last."""
+    """Store the folder of `encoder` in the cluster, unless it is there, whole. The manifest is written last."""
     state = engine.get_index(MODELS_INDEX)
     if state is None:
         body = templates.load_template("mappings", engine.product, "models")
@@ -48,7 +51,7 @@ def save_model(engine: Engine, encoder: Encoder, folder: Path) -> None:
         except RequestRejected:
             # Another process made it in between.
             engine.require_index(MODELS_INDEX)
-    elif encoder.fingerprint in engine.get_sources(MODELS_INDEX, [encoder.fingerprint], ["model"]):
+    elif _is_whole(engine, encoder.fingerprint):
         return
     files: dict[str, str] = {}
     parts: dict[str, int] = {}
@@ -91,25 +94,24 @@ def stored_models(engine: Engine) -> list[str]:
 
 def _download(engine: Engine, fingerprint: str, folder: Path) -> None:
     try:
-        found = engine.get_sources(MODELS_INDEX, [fingerprint], ["model", "files", "parts"])
+        manifest = _manifest(engine, fingerprint)
     except IndexNotFound:
-        found = {}
-    if fingerprint not in found:
+        manifest = None
+    if manifest is None:
         raise ModelNotFound(
             f"model {fingerprint} is neither in the local cache nor in {MODELS_INDEX} of {engine.url}; "
             "name its folder with --model"
         )
-    manifest = msgspec.convert(found[fingerprint], _Manifest)
+    with writing(folder):
+        _fetch(engine, manifest, folder)
+
+
+def _fetch(engine: Engine, manifest: _Manifest, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as temporary:
         half = Path(temporary) / "model"
         half.mkdir()
-        for name, digest in manifest.files.items():
-            if name not in MODEL_FILES:
-                raise ModelFormatError(f"model {fingerprint} of {engine.url} holds a file {name!r}, which no model has")
-            content = gzip.decompress(b"".join(_parts(engine, fingerprint, name, manifest.parts[name])))
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise ModelFormatError(f"{name} of model {fingerprint} in {engine.url} is damaged (its sha256 differs)")
+        for name, content in _files(engine, manifest):
             (half / name).write_bytes(content)
         try:
             half.replace(folder)
@@ -117,6 +119,34 @@ def _download(engine: Engine, fingerprint: str, folder: Path) -> None:
             # Another process was faster; it wrote the same bytes.
             if not folder.is_dir():
                 raise
+
+
+def _manifest(engine: Engine, fingerprint: str) -> _Manifest | None:
+    found = engine.get_sources(MODELS_INDEX, [fingerprint], ["model", "files", "parts"])
+    return msgspec.convert(found[fingerprint], _Manifest) if fingerprint in found else None
+
+
+def _is_whole(engine: Engine, fingerprint: str) -> bool:
+    manifest = _manifest(engine, fingerprint)
+    try:
+        return manifest is not None and all(name in MODEL_FILES for name, _ in _files(engine, manifest))
+    except ModelFormatError:
+        return False
+
+
+def _files(engine: Engine, manifest: _Manifest) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each stored file, checked."""
+    for name, digest in manifest.files.items():
+        what = f"{name} of model {manifest.model} in {MODELS_INDEX} of {engine.url}"
+        if name not in MODEL_FILES:
+            raise ModelFormatError(f"{what} is no file that a model has")
+        try:
+            content = gzip.decompress(b"".join(_parts(engine, manifest.model, name, manifest.parts[name])))
+        except (KeyError, ValueError, OSError, EOFError, zlib.error):
+            content = None
+        if content is None or hashlib.sha256(content).hexdigest() != digest:
+            raise ModelFormatError(f"{what} is damaged; {_MEND}")
+        yield name, content
 
 
 def _store(engine: Engine, fingerprint: str, name: str, packed: bytes) -> int:
@@ -136,9 +166,7 @@ def _parts(engine: Engine, fingerprint: str, name: str, count: int) -> Iterator[
         found = engine.get_sources(MODELS_INDEX, ids, ["data"])
         for one in ids:
             if one not in found:
-                raise ModelFormatError(
-                    f"part {one} is missing from {MODELS_INDEX} of {engine.url}; ingest with the model's folder again"
-                )
+                raise ModelFormatError(f"part {one} is missing from {MODELS_INDEX} of {engine.url}; {_MEND}")
             yield base64.b64decode(found[one]["data"])
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from bridge import templates
+from bridge.dialects.opensearch import LARGEST_WEIGHT
 from bridge.encode.base import Encoder
 from bridge.encode.dense import DenseModel
 from bridge.engines import Engine, EngineInfo, IndexState
@@ -25,11 +26,15 @@ from bridge.tokens import MAX_SEISMIC_ID, Kind
 
 @dataclass(frozen=True, slots=True)
 class RegisterOptions:
-    """What the index should be like; `kind` None is the best that the engine has for the model."""
+    """What the index should be like.
+
+    What is left as it is here is what the index has already. A new one gets the kind that suits the
+    engine best, and `TEXT_FIELDS`.
+    """
 
     kind: Kind | None = None
     field: str = VECTOR_FIELD
-    text_fields: tuple[str, ...] = TEXT_FIELDS
+    text_fields: tuple[str, ...] | None = None
     dense: DenseModel | None = None
     dense_field: str = "dense"
     two_phase: bool = False
@@ -77,27 +82,32 @@ def plan(engine: Engine, index: str, encoder: Encoder, options: RegisterOptions 
     """
     options = options or RegisterOptions()
     info = engine.info()
-    kind = options.kind or default_kind(info)
+    state = engine.get_index(index)
+    there = IndexModel.of(state) if state else None
+    kind = options.kind or (there.kind if there else default_kind(info))
+    if there and options.field == VECTOR_FIELD:
+        options = replace(options, field=there.field)
     _check(info, kind, encoder, options)
+    # Behind an alias, what is made is named after the index itself.
+    name = state.name if state else index
     model = IndexModel(
         space=encoder.space,
         document_encoder=encoder.fingerprint if encoder.encodes_documents else None,
         query_encoders=(encoder.fingerprint,),
         kind=kind,
         field=options.field,
-        text_fields=options.text_fields,
+        text_fields=options.text_fields or (there.text_fields if there else TEXT_FIELDS),
         dense_field=options.dense_field if options.dense else None,
         dense_encoder=options.dense.fingerprint if options.dense else None,
     )
-    pipelines = _pipelines(index, info, options)
+    pipelines = _pipelines(name, info, options)
     wanted = wanted_index(info, encoder, model, options)
     if options.two_phase:
-        wanted = templates.merge(wanted, {"settings": {"index": {"search.default_pipeline": f"{index}-two-phase"}}})
-    missing = {name: body for name, body in pipelines.items() if not _same_pipeline(engine, name, body)}
-    state = engine.get_index(index)
+        wanted = templates.merge(wanted, {"settings": {"index": {"search.default_pipeline": f"{name}-two-phase"}}})
+    missing = {key: body for key, body in pipelines.items() if not _same_pipeline(engine, key, body)}
     if state is None:
         return Plan(index, model, create=wanted, pipelines=missing, diff=_diff(index, {}, wanted))
-    return _extend(Plan(index, model, pipelines=missing), state, wanted)
+    return _extend(Plan(index, model, pipelines=missing), state, there, wanted)
 
 
 def apply(engine: Engine, planned: Plan) -> None:
@@ -132,12 +142,13 @@ def wanted_index(info: EngineInfo, encoder: Encoder, model: IndexModel, options:
             "shards": options.shards,
             "replicas": options.replicas,
             # One node or many: as many copies as can be had, up to one, unless a number is asked for.
-            "auto_expand_replicas": "0-1" if options.replicas is None else None,
+            "auto_expand_replicas": "0-1" if options.replicas is None else False,
             "meta": model.as_meta(),
             "field": model.field,
             "hash_field": HASH_FIELD,
             "document_ceiling": document_ceiling,
-            "query_ceiling": query_ceiling,
+            # Heavier ones are scaled down to what the engine takes, and boosted.
+            "query_ceiling": min(query_ceiling, LARGEST_WEIGHT),
             "dense_field": options.dense_field,
             "dimension": options.dense.dimension if options.dense else None,
         },
@@ -195,9 +206,8 @@ def _same_pipeline(engine: Engine, name: str, body: dict[str, Any]) -> bool:
     return True
 
 
-def _extend(planned: Plan, state: IndexState, wanted: dict[str, Any]) -> Plan:
+def _extend(planned: Plan, state: IndexState, there: IndexModel | None, wanted: dict[str, Any]) -> Plan:
     mappings = wanted["mappings"]
-    there = IndexModel.of(state)
     model = _joined(planned, there) if there else planned.model
     current = state.mappings.get("properties") or {}
     missing = {}
@@ -269,8 +279,9 @@ def _missing_settings(index: str, state: IndexState, wanted: dict[str, Any]) -> 
                 f"index {index} has index.{name} {there or 'unset'}, wanted {text}; that is fixed at "
                 "creation: name another index"
             )
-        # The default is for new indices only; an administrator's own choice stands.
-        if name != "auto_expand_replicas":
+        # The default is for new indices only; an administrator's own choice stands. A number of replicas
+        # that is asked for means nothing while the engine chooses it.
+        if name != "auto_expand_replicas" or (value is False and there is not None):
             changed[f"index.{name}"] = text
     return changed or None
 

@@ -154,6 +154,11 @@ def _question(text: Text) -> str:
         text = turns[-1].question if turns else ""
     if not text.strip():
         raise UsageError("the query is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Bytes of a command line that are no UTF-8 come as lone surrogates, which no tokenizer takes.
+        raise UsageError(f"the query is not Unicode text: {text!r}") from None
     return text
 
 

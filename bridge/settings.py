@@ -7,9 +7,10 @@ from here only, never from the command line, and `repr` never shows them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
@@ -18,6 +19,8 @@ from bridge.errors import SettingsError
 
 APP = "neural-sparse-bridge"
 Product = Literal["opensearch", "elasticsearch"]
+
+_CREDENTIALS = ("username", "password", "api_key", "ca_file")
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,9 +58,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def without_credentials(url: str) -> str:
-    """`url` fit to be printed."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """`url` fit to be printed, even where it is ill-formed."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return _masked(url)
+    if parts.scheme and parts.hostname and "@" not in f"{parts.path}{parts.query}{parts.fragment}":
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return _masked(url)
+
+
+def _masked(url: str) -> str:
+    # A password with a / ? or # in it ends the host's part early: whatever stands before the last @ may be secret.
+    before, at, after = url.rpartition("@")
+    scheme, colon, _ = before.partition("://")
+    return f"{scheme if colon else ''}{colon}…@{after}" if at else url
 
 
 def load_settings(
@@ -77,34 +92,50 @@ def load_settings(
     """
     env = os.environ if environment is None else environment
     engine = msgspec.structs.asdict(_read(file, env).engine)
-    for product_name in ("opensearch", "elasticsearch"):
-        prefix = product_name.upper()
-        if address := env.get(f"{prefix}_URL"):
-            engine |= {"url": address, "product": None}
-            for key in ("username", "password", "api_key", "ca_file"):
-                if value := env.get(f"{prefix}_{key.upper()}"):
-                    engine[key] = value
-            break
-    for key in ("username", "password", "api_key", "ca_file", "aws_region", "aws_service"):
-        if value := env.get(f"BRIDGE_{key.upper()}"):
-            engine[key] = value
+    prefixes = ["OPENSEARCH", "ELASTICSEARCH"]
+    if (product or engine["product"]) == "elasticsearch":
+        prefixes.reverse()
+    # One product's variables, never a mixture: those with a URL, else (for a URL from elsewhere) those with any.
+    described = [found for prefix in prefixes if (found := _from_environment(env, prefix, ("url", *_CREDENTIALS)))]
+    if described:
+        found = next((one for one in described if "url" in one), described[0])
+        if "url" in found:
+            engine["product"] = None
+        _lay_over(engine, found)
+    _lay_over(engine, _from_environment(env, "BRIDGE", (*_CREDENTIALS, "aws_region", "aws_service")))
     if (verify := env.get("BRIDGE_VERIFY_TLS")) is not None:
         engine["verify_tls"] = _boolean("BRIDGE_VERIFY_TLS", verify)
     if timeout := env.get("BRIDGE_TIMEOUT"):
         engine["timeout"] = _number("BRIDGE_TIMEOUT", timeout)
     if url:
+        if engine["url"] and url != engine["url"]:
+            engine["product"] = None
         engine["url"] = url
     if product:
         engine["product"] = product
     if engine["url"]:
-        engine |= _split_url(engine["url"])
+        _lay_over(engine, _split_url(engine["url"]))
     try:
         checked = msgspec.convert(engine, EngineSettings)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"settings: {error}") from error
-    if checked.ca_file and not Path(checked.ca_file).is_file():
-        raise SettingsError(f"settings: the CA file {checked.ca_file} is not there")
+        raise SettingsError(f"settings: {_plain(error)}") from error
+    if checked.api_key and not re.fullmatch("[!-~]+", checked.api_key):
+        # It becomes a header as it stands; the HTTP library's own complaint would quote it.
+        raise SettingsError("settings: the API key holds white space, or characters that are not ASCII")
+    if checked.ca_file:
+        _check_ca_file(checked.ca_file)
     return Settings(engine=checked)
+
+
+def _from_environment(env: Mapping[str, str], prefix: str, keys: tuple[str, ...]) -> dict[str, str]:
+    return {key: value for key in keys if (value := env.get(f"{prefix}_{key.upper()}"))}
+
+
+def _lay_over(engine: dict[str, Any], found: Mapping[str, str]) -> None:
+    """`found` wins, and a user name in it also over an API key of a weaker place, which would be used first."""
+    if "username" in found and "api_key" not in found:
+        engine["api_key"] = None
+    engine |= found
 
 
 def _read(file: Path | None, env: Mapping[str, str]) -> Settings:
@@ -117,21 +148,50 @@ def _read(file: Path | None, env: Mapping[str, str]) -> Settings:
                 raise SettingsError(f"the settings file {path} is not there") from None
         except OSError as error:
             raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"the settings file {path}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"the settings file {path} is not UTF-8: byte {error.start + 1}") from error
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"the settings file {path}: {_plain(error)}") from error
+        except msgspec.DecodeError as error:
+            raise SettingsError(f"the settings file {path} is not TOML: {error}") from error
     return Settings()
+
+
+def _plain(error: msgspec.ValidationError) -> str:
+    """`error` in the words of the settings file: which key, and what it should be."""
+    text = str(error).replace("`$.", "`").replace("`$`", "the top level")
+    if "unknown field" in text:
+        keys = ", ".join(EngineSettings.__struct_fields__)
+        text += f"; the file has one table, [engine], whose keys are {keys}"
+    return text
+
+
+def _check_ca_file(ca_file: str) -> None:
+    import ssl
+
+    try:
+        ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError as error:
+        raise SettingsError(f"settings: the CA file {ca_file} holds no certificate in PEM form") from error
+    except OSError as error:
+        reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise SettingsError(f"settings: the CA file {ca_file} {reason}") from error
 
 
 def _split_url(url: str) -> dict[str, str]:
     """The URL without credentials, and the credentials that it carried."""
     shown = without_credentials(url)
+    hint = "it should look like https://host:9200"
+    if "@" in url:
+        hint += "; a password with / ? # @ or : in it is better kept in OPENSEARCH_PASSWORD or the settings file"
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise SettingsError(f"{shown} is not a URL: {error}") from error
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise SettingsError(f"{shown} is not a URL of an engine; it should look like https://host:9200")
+    except ValueError:
+        # `from None`: the error quotes what it took for the port, and that may be a piece of a password.
+        raise SettingsError(f"{shown} is not a URL: {hint}") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or "…" in shown:
+        raise SettingsError(f"{shown} is not a URL of an engine; {hint}")
     found = {"url": shown.rstrip("/")}
     if parts.username:
         found["username"] = unquote(parts.username)

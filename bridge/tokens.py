@@ -6,7 +6,9 @@ it cannot be addressed. `feature_key` maps every token, injectively, to a name w
 * U+2024 ONE DOT LEADER stands for the dot. No published vocabulary holds it; it reads as a dot.
 * U+2025 TWO DOT LEADER escapes a literal U+2024 or U+2025, and alone it is the empty token.
 
-`.` ─▶ `․`, `##.` ─▶ `##․`, `‥` ─▶ `‥‥`. Nearly every token is its own key.
+`.` ─▶ `․`, `##.` ─▶ `##․`, `‥` ─▶ `‥‥`. Nearly every token is its own key. OpenSearch takes every other
+name as it is, blank ones and control characters too, up to Lucene's 32,766 bytes of UTF-8; a document
+with a longer one is refused, which makes a dead letter of it.
 
 Precision. `rank_features` and Elasticsearch's `sparse_vector` keep a weight as a float32 whose low
 15 bits are cleared (Lucene's FeatureField stores the upper 17 bits as a term frequency).

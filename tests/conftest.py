@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from bridge import node
 from bridge.cli import run
 from bridge.engines import Engine, open_engine
@@ -17,6 +18,7 @@ from bridge.errors import DownloadFailed
 from bridge.settings import EngineSettings
 
 ROOT = Path(__file__).parent.parent
+ERROR = "bridge: error: "
 SHARED = Path(os.environ.get("BRIDGE_SHARED", ROOT.parent / "shared"))
 NODE_CACHE = node.NodePaths.default().cache
 """The real download cache: taken before any test turns BRIDGE_CACHE_DIR elsewhere."""
@@ -81,6 +83,23 @@ def bridge(
         code = run([*(["--url", url] if url else []), *map(str, arguments)])
         out, err = capfd.readouterr()
         return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def fails(bridge: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Run a command that must fail with `code`, with nothing on stdout and one line on stderr: that line's text."""
+
+    def call(code: int, *arguments: str, url: str | None = None) -> str:
+        found, out, err = bridge(*arguments, url=url)
+        assert found == code, err
+        assert out == ""
+        assert "Traceback" not in err
+        lines = err.splitlines()
+        # Notices may come before it; nothing comes after it, and it comes once.
+        assert [line for line in lines if line.startswith(ERROR)] == lines[-1:], err
+        return lines[-1].removeprefix(ERROR)
 
     return call
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+
 from bridge.encode.base import TokenVocabulary
 from bridge.records import SparseVector
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 import warnings
 from importlib import import_module
@@ -9,7 +11,7 @@ from typing import Any
 
 import click
 
-from bridge.cli.common import BridgeCommand, shared_options, state_of
+from bridge.cli.common import BridgeGroup, State, error_line
 from bridge.errors import BridgeError
 
 _COMMANDS = {
@@ -26,7 +28,7 @@ _COMMANDS = {
 """Each command and the module that holds it; a module is imported when its command is asked for."""
 
 
-class _Commands(click.Group):
+class _Commands(BridgeGroup):
     def list_commands(self, context: click.Context) -> list[str]:
         del context
         return list(_COMMANDS)
@@ -38,19 +40,8 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(_COMMANDS[name]), "group" if name == "node" else name)
         return command
 
-    def resolve_command(
-        self, context: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(context, args)
-        except click.UsageError as error:
-            import difflib
 
-            close = difflib.get_close_matches(args[0], _COMMANDS, 1)
-            raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?" if close else error.message) from None
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="neural-sparse-bridge", prog_name="bridge")
 def cli() -> None:
     """Learned-sparse search on the OpenSearch or Elasticsearch you already run.
@@ -68,20 +59,22 @@ def cli() -> None:
     """
 
 
-cli.params += shared_options()
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit the process with its code: one line on stderr for a failure, no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character must not end the command that prints it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run a command; its exit code."""
     _quiet_clients()
-    context: click.Context | None = None
+    # Made here, so that options after the command's name and the error handling below share it.
+    state = State()
     try:
-        with cli.make_context("bridge", list(sys.argv[1:] if arguments is None else arguments)) as context:
+        with cli.make_context("bridge", list(sys.argv[1:] if arguments is None else arguments), obj=state) as context:
             code: Any = cli.invoke(context)
             return code if isinstance(code, int) else 0
     except click.exceptions.Exit as done:
@@ -90,25 +83,42 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("bridge: interrupted", err=True)
         return 130
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _misused(error)
     except BridgeError as error:
-        return _failed(error, error.exit_code, context)
+        return _failed(str(error), error.exit_code, state)
     except BrokenPipeError:
         # Whoever read our output has gone (`| head`); the interpreter must not complain on exit.
         sys.stdout = None
         return 141
     except OSError as error:
-        return _failed(error, 1, context)
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(f"{where}{error.strerror or error}{_ROOM if error.errno in _FULL else ''}", 1, state)
+    except Exception as error:
+        return _failed(f"unexpected {type(error).__name__}: {error}; this is a bug: -v shows where", 1, state)
 
 
-def _failed(error: Exception, code: int, context: click.Context | None) -> int:
-    if context is not None and state_of(context).verbose:
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ROOM = "; make room and run it again"
+
+
+def _failed(message: str, code: int, state: State) -> int:
+    if state.verbose:
         import traceback
 
-        traceback.print_exception(error)
-    click.echo(f"bridge: error: {' '.join(str(error).split())}", err=True)
+        traceback.print_exc()
+    error_line(message)
     return code
+
+
+def _misused(error: click.ClickException) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # Its message is the help of a group that was called without a command.
+        error.show()
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    see = f"; see: {context.command_path} --help" if context else ""
+    error_line(f"{error.format_message().removesuffix('.')}{see}")
+    return error.exit_code
 
 
 def _quiet_clients() -> None:
@@ -120,4 +130,4 @@ def _quiet_clients() -> None:
     warnings.filterwarnings("ignore", module=r"elasticsearch(\.|$)|elastic_transport(\.|$)|opensearchpy(\.|$)")
 
 
-__all__ = ["BridgeCommand", "cli", "main", "run"]
+__all__ = ["cli", "main", "run"]

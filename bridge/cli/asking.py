@@ -22,14 +22,16 @@ SHOWN_TOKENS = 6
 SHOWN_TEXT = 160
 
 _filter = click.option(
-    "--filter", "filter_json", metavar="JSON", help="A query clause that hits must match; scores stay."
+    "--filter", "filter_json", metavar="JSON", help="A query clause that hits must match; it does not change scores."
 )
-_size = click.option("-n", "--size", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Hits wanted.")
+_size = click.option(
+    "-n", "--size", type=click.IntRange(1, 10_000), default=10, show_default=True, metavar="N", help="Hits wanted."
+)
 _dialect = click.option("--dialect", type=click.Choice(["neural_sparse", "rank_feature", "sparse_vector"]),
                         help="How to ask; by default the best that the engine's version understands.")  # fmt: skip
 
 
-@click.command(cls=BridgeCommand)
+@click.command(cls=BridgeCommand, short_help="Print a question as a search body.")
 @click.argument("text")
 @click.option(
     "--model",
@@ -37,7 +39,9 @@ _dialect = click.option("--dialect", type=click.Choice(["neural_sparse", "rank_f
     help="A model's folder or fingerprint; with --index, the index's own is the default.",
 )
 @click.option("--index", metavar="INDEX", help="Read field, kind, version and model off this index.")
-@click.option("--field", default="embedding", show_default=True, help="The vector field, without --index.")
+@click.option(
+    "--field", default="embedding", show_default=True, metavar="FIELD", help="The vector field, without --index."
+)
 @click.option(
     "--kind",
     type=click.Choice(["rank_features", "sparse_vector"]),
@@ -96,7 +100,7 @@ def _offline(state: State, /, model: str, options: dict[str, Any]) -> QueryRewri
     )
 
 
-@click.command(cls=BridgeCommand)
+@click.command(cls=BridgeCommand, short_help="Ask an index.")
 @click.argument("index")
 @click.argument("text")
 @click.option("--model", metavar="MODEL", help="A model's folder or fingerprint; the index's own is the default.")
@@ -133,9 +137,8 @@ def search(state: State, /, index: str, text: str, model: str | None, **options:
         return 0
     console = state.console()
     console.print(hits_table(result.hits, rewriter.text_fields))
-    state.say(
-        f"{len(result.hits)} hits in {result.took} ms; the same as curl: bridge rewrite {shlex.quote(text)} --index {index}"
-    )
+    query = f"bridge rewrite {shlex.quote(text)} --index {shlex.quote(index)}"
+    state.say(f"{len(result.hits)} hits in {result.took} ms; the query alone: {query}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -49,9 +50,10 @@ class State:
         import msgspec
 
         encoded = msgspec.json.encode(document)
-        # Pretty where a person looks, one line where a program reads.
-        text = msgspec.json.format(encoded, indent=2 if sys.stdout.isatty() else 0) if not self.json else encoded
-        click.echo(text.decode())
+        if sys.stdout.isatty() and not self.json:
+            encoded = msgspec.json.format(encoded, indent=2)
+        # Bytes: JSON is UTF-8, whatever the locale says.
+        click.echo(encoded)
 
     def console(self, stream: IO[str] | None = None) -> Console:
         """A console on stdout; its width is the terminal's, or 120 where there is none."""
@@ -70,6 +72,11 @@ class State:
                 yield report
         else:
             yield _lines(self.say)
+
+
+def error_line(message: str) -> None:
+    """What went wrong, on stderr and in one line, whatever the message's own line breaks."""
+    click.echo(f"bridge: error: {' '.join(message.split())}", err=True)
 
 
 @contextmanager
@@ -132,21 +139,33 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
     return callback
 
 
-def shared_options() -> list[click.Option]:
+class SectionOption(click.Option):
+    """An option that `--help` shows under a heading of its own."""
+
+    def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+class _Shared(SectionOption):
+    """A global option; what it says goes to the state, not to the command."""
+
+    def __init__(self, *names: str, to: str, **kwargs: Any) -> None:
+        super().__init__(names, section="Global options", callback=_set(to), expose_value=False, **kwargs)
+
+
+def _shared_options() -> list[_Shared]:
     """The global options, fresh objects each time."""
     return [
-        click.Option(["--url"], metavar="URL", callback=_set("url"), expose_value=False,
-                     help="The engine; else OPENSEARCH_URL, ELASTICSEARCH_URL, the settings file, the embedded node."),
-        click.Option(["--engine"], type=click.Choice(["opensearch", "elasticsearch"]), callback=_set("product"),
-                     expose_value=False, help="Skip the detection of the product."),
-        click.Option(["--config"], type=click.Path(path_type=Path), callback=_set("config"), expose_value=False,
-                     help="The settings file (TOML); else BRIDGE_CONFIG, ./bridge.toml, the user's config.toml."),
-        click.Option(["--json"], is_flag=True, callback=_set("json"), expose_value=False,
-                     help="Print JSON on stdout and nothing else there."),
-        click.Option(["-q", "--quiet"], is_flag=True, callback=_set("quiet"), expose_value=False,
-                     help="No progress and no notices on stderr."),
-        click.Option(["-v", "--verbose"], is_flag=True, callback=_set("verbose"), expose_value=False,
-                     help="Show tracebacks of errors."),
+        _Shared("--url", to="url", metavar="URL",
+                help="The engine; else OPENSEARCH_URL, ELASTICSEARCH_URL, the settings file, the embedded node."),
+        _Shared("--engine", to="product", type=click.Choice(["opensearch", "elasticsearch"]),
+                help="The product that answers at the URL, where it cannot be detected."),
+        _Shared("--config", to="config", type=click.Path(path_type=Path), metavar="FILE",
+                help="The settings file (TOML); else BRIDGE_CONFIG, ./bridge.toml, the user's config.toml."),
+        _Shared("--json", to="json", is_flag=True, help="Print JSON on stdout and nothing else there."),
+        _Shared("-q", "--quiet", to="quiet", is_flag=True, help="No progress and no notices on stderr."),
+        _Shared("-v", "--verbose", to="verbose", is_flag=True, help="Show tracebacks of errors."),
     ]  # fmt: skip
 
 
@@ -156,16 +175,33 @@ class BridgeCommand(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         own = {name for parameter in self.params for name in parameter.opts}
-        self.params += [option for option in shared_options() if not own & set(option.opts)]
+        self.params += [option for option in _shared_options() if not own & set(option.opts)]
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        shared = {option.opts[-1] for option in shared_options()}
-        records: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
-        for parameter in self.get_params(context):
-            record = parameter.get_help_record(context)
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for parameter in sorted(self.get_params(context), key=lambda one: isinstance(one, _Shared)):
+            # Arguments stand in the usage line, and the text says what they are.
+            record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
             if record:
-                records[parameter.opts[-1] in shared].append(record)
-        for is_shared, title in ((False, "Options"), (True, "Global options")):
-            if records[is_shared]:
-                with formatter.section(title):
-                    formatter.write_dl(records[is_shared])
+                sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class BridgeGroup(BridgeCommand, click.Group):
+    """A group of commands that takes the global options, and knows what was meant by a slip of the keys."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(context, args)
+        except click.UsageError as error:
+            close = difflib.get_close_matches(args[0], self.list_commands(context), 1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            raise click.UsageError(f"{error.message}{meant}", context) from None
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(context, formatter)
+        self.format_commands(context, formatter)

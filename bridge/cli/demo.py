@@ -12,6 +12,7 @@ import msgspec
 
 from bridge.cli.common import BridgeCommand, State, pass_state
 from bridge.records import TEXT_FIELDS
+from bridge.settings import without_credentials
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,7 @@ QUESTIONS = ("q01", "q08", "q14")
 """Three of the corpus's own judged questions, shown in full."""
 
 
-@click.command(cls=BridgeCommand)
+@click.command(cls=BridgeCommand, short_help="See it work: a small corpus on a real engine.")
 @pass_state
 def demo(state: State, /) -> int:
     """Fit, register, ingest, rewrite, search and evaluate: a small corpus, a real engine.
@@ -58,7 +59,8 @@ def _run(state: State, /, engine: Engine, corpus: Path, scratch: Path) -> None:
         card = encoder.card
         _tell(
             console,
-            f"{encoder.fingerprint}: {card.documents} documents, {card.average_length:.0f} terms each, stemmer {card.stemmer}",
+            f"{encoder.fingerprint}: {card.documents} documents, {card.average_length:.0f} terms each, "
+            f"stemmer {card.stemmer}",
         )
         _step(
             console,
@@ -87,7 +89,7 @@ def _run(state: State, /, engine: Engine, corpus: Path, scratch: Path) -> None:
         state.out({"ingest": msgspec.to_builtins(summary), "evaluate": evaluation.as_dict()})
         return
     console.print(evaluation_table(INDEX, evaluation))
-    _next(console, corpus)
+    _next(console, corpus, state.url)
 
 
 def _forget(engine: Engine) -> None:
@@ -126,16 +128,20 @@ def _tell(console: Console | None, line: str) -> None:
         console.print(f"   {line}", markup=False)
 
 
-def _next(console: Console, corpus: Path) -> None:
-    console.print(
-        f"""
-What to type next
-   bridge search {INDEX} "how do tides work"               another question
-   bridge rewrite "how do tides work" --index {INDEX}       the query alone, for your own client
-   bridge evaluate {INDEX} {corpus}
-   bridge ingest my-index my-documents.jsonl                 your own documents
-   bridge doctor                                             what is installed and reached
-   bridge node stop                                          stop the engine; the data stays
-""".rstrip(),
-        markup=False,
-    )
+def _next(console: Console, corpus: Path, url: str | None) -> None:
+    # Elsewhere than on the embedded node the same engine has to be named again.
+    at = f" --url {without_credentials(url)}" if url else ""
+    rows = [
+        (f'bridge search {INDEX} "how do tides work"{at}', "another question"),
+        (f'bridge rewrite "how do tides work" --index {INDEX}{at}', "the query alone, for your own client"),
+        (f"bridge evaluate {INDEX} {corpus}{at}", "the figures again"),
+        (f"bridge ingest my-index my-documents.jsonl{at}", "your own documents"),
+        (f"bridge doctor{at}", "what is installed and reached"),
+    ]
+    if not url:
+        rows.append(("bridge node stop", "stop the engine; the data stays"))
+    width = max(len(command) for command, _ in rows)
+    console.print("\nWhat to type next")
+    for command, why in rows:
+        # Not to be wrapped: it is there to be copied.
+        console.print(f"   {command.ljust(width)}   {why}", markup=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from bridge.cli.common import BridgeCommand, State, pass_state
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]wrong[/]"}
 
 
-@click.command(cls=BridgeCommand)
+@click.command(cls=BridgeCommand, short_help="What is here, what is reached, what is wrong.")
 @pass_state
 def doctor(state: State, /) -> int:
     """Say what is installed, which engine is reached and what it can do, which models are at hand.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
-from bridge.cli.common import BridgeCommand, State, pass_state
+from bridge.cli.common import BridgeCommand, SectionOption, State, error_line, pass_state
 from bridge.records import TEXT_FIELDS
 
 if TYPE_CHECKING:
@@ -18,50 +20,73 @@ if TYPE_CHECKING:
     from bridge.register import RegisterOptions
     from bridge.sources import Source
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
 _text_field = click.option(
     "--text-field", "text_fields", multiple=True, metavar="FIELD",
     help="A field whose text is encoded; may be repeated. Default: title and text, those that are there.",
 )  # fmt: skip
 
 
-def _id_options(command: Any) -> Any:
-    for option in (
-        click.option("--id-from", type=click.Choice(["field", "content"]), default="field", show_default=True,
-                     help="Take ids from a field, or make them from the content."),
-        click.option("--id-field", default="_id", show_default=True, metavar="FIELD", help="The field that holds the id."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+def _all_of(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def _fit_options(command: Any) -> Any:
-    for option in (
-        click.option("-b", "b", type=float, default=0.4, show_default=True, help="BM25's length normalisation, 0 to 1."),
-        click.option("--k1", type=float, default=0.9, show_default=True, help="BM25's term-frequency saturation."),
-        click.option("--tokenizer", type=click.Path(path_type=Path), metavar="FOLDER",
-                     help="Fit over the word pieces of this folder's tokenizer.json (SEISMIC needs that)."),
-        click.option("--language", default="auto", show_default=True, metavar="CODE",
-                     help="ISO 639-1 code for stemming; auto looks at the texts, none does not stem."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+_id_options = _all_of(
+    click.option("--id-field", default="_id", show_default=True, metavar="FIELD", help="The field that holds the id."),
+    click.option(
+        "--id-from", type=click.Choice(["field", "content"]), default="field", show_default=True,
+        help="Take ids from a field, or make them from the content.",
+    ),
+)  # fmt: skip
+
+_index_option = partial(click.option, cls=SectionOption, section="The index")
+_index_options = _all_of(
+    _index_option(
+        "--kind", type=click.Choice(["rank_features", "sparse_vector"]),
+        help="The vector field's type; by default the best that the engine has for raw vectors.",
+    ),
+    _index_option("--field", default="embedding", show_default=True, metavar="FIELD", help="The vector field."),
+    _index_option(
+        "--dense", metavar="MODEL",
+        help="Also a field for this dense model's vectors, and a pipeline for hybrid queries.",
+    ),
+    _index_option(
+        "--two-phase", is_flag=True,
+        help="OpenSearch: a pipeline that lets the heaviest tokens find candidates, and all tokens rescore them.",
+    ),
+    _index_option("--shards", type=click.IntRange(1), metavar="N", help="Primary shards of a new index."),
+    _index_option(
+        "--replicas", type=click.IntRange(0), metavar="N",
+        help="Copies of each shard; by default one where there is a second node.",
+    ),
+)  # fmt: skip
+
+_fit_option = partial(click.option, cls=SectionOption, section="Fitting a model")
+_fit_options = _all_of(
+    _fit_option(
+        "--language", default="auto", show_default=True, metavar="CODE",
+        help="ISO 639-1 code for stemming; auto looks at the texts, none does not stem.",
+    ),
+    _fit_option(
+        "--tokenizer", type=click.Path(path_type=Path), metavar="FOLDER",
+        help="Fit over the word pieces of this folder's tokenizer.json (SEISMIC needs that).",
+    ),
+    _fit_option(
+        "--k1", type=float, default=0.9, show_default=True, metavar="X", help="BM25's term-frequency saturation."
+    ),
+    _fit_option(
+        "-b", "b", type=float, default=0.4, show_default=True, metavar="X", help="BM25's length normalisation, 0 to 1."
+    ),
+)  # fmt: skip
 
 
-def _index_options(command: Any) -> Any:
-    for option in (
-        click.option("--replicas", type=click.IntRange(0), help="Copies of each shard; by default one where a second node is there."),
-        click.option("--shards", type=click.IntRange(1), help="Primary shards of a new index; the engine's default is 1."),
-        click.option("--two-phase", is_flag=True, help="OpenSearch: make neural_sparse find candidates with the heaviest tokens first."),
-        click.option("--dense", metavar="MODEL", help="Also a field for dense vectors of this model's folder (hybrid search)."),
-        click.option("--field", default="embedding", show_default=True, help="The field for the sparse vectors."),
-        click.option("--kind", type=click.Choice(["rank_features", "sparse_vector"]),
-                     help="The field's type; by default the best that the engine has for raw vectors."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-@click.command(cls=BridgeCommand)
+@click.command(cls=BridgeCommand, short_help="Learn a model from a corpus, without training.")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "-o",
@@ -95,13 +120,12 @@ def fit(state: State, /, sources: tuple[str, ...], output: Path, text_fields: tu
         state.out({"model": encoder.fingerprint, "folder": str(output), **msgspec.to_builtins(card)})
     else:
         how = f"stemmed ({card.stemmer})" if card.stemmer else card.analyzer
-        click.echo(
-            f"{encoder.fingerprint} in {output}: {card.documents:,} documents, {card.average_length:.1f} terms each, {how}"
-        )
+        size = f"{card.documents:,} documents, {card.average_length:.1f} terms each"
+        click.echo(f"{encoder.fingerprint} in {output}: {size}, {how}")
     return 0
 
 
-@click.command(cls=BridgeCommand)
+@click.command(cls=BridgeCommand, short_help="Make an index for a model, or bring one up to it.")
 @click.argument("index")
 @click.option("--model", metavar="MODEL", required=True, help="A model's folder, or a fitted model's fingerprint.")
 @_text_field
@@ -146,7 +170,7 @@ def register(
     return 0
 
 
-@click.command(cls=BridgeCommand)
+@click.command(cls=BridgeCommand, short_help="Encode documents and bring them into an index.")
 @click.argument("index")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
@@ -162,7 +186,7 @@ def register(
     "--dead-letter",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where documents that cannot go in are kept. Default: INDEX.dead-letter.jsonl here.",
+    help="Where documents that cannot go in are kept, with the reason. Default: INDEX.dead-letter.jsonl here.",
 )
 @click.option("--fresh", is_flag=True, help="Forget the checkpoint of an interrupted run and begin at the start.")
 @click.option(
@@ -170,14 +194,16 @@ def register(
     type=click.IntRange(1),
     default=500,
     show_default=True,
-    help="Documents a bulk request.",
+    metavar="N",
+    help="The most documents in one bulk request.",
 )
 @click.option(
     "--chunk-bytes",
     type=click.IntRange(1),
     default=5_000_000,
     show_default=True,
-    help="Bytes a bulk request.",
+    metavar="N",
+    help="The most bytes in one bulk request.",
 )
 @pass_state
 def ingest(state: State, /, index: str, sources: tuple[str, ...], **options: Any) -> int:
@@ -223,15 +249,17 @@ def ingest(state: State, /, index: str, sources: tuple[str, ...], **options: Any
 def _show_summary(state: State, /, index: str, source: Source, summary: IngestSummary, seconds: float) -> None:
     if state.json:
         state.out({key: value for key, value in msgspec.to_builtins(summary).items() if value is not None})
-        return
-    rate = summary.source / seconds if seconds else 0.0
-    click.echo(
-        f"{index}: {summary.source:,} documents from {source.name}: {summary.indexed:,} indexed, "
-        f"{summary.unchanged:,} unchanged, {summary.deleted:,} deleted, {summary.dead:,} dead "
-        f"({summary.seconds:.1f} s, {rate:,.0f}/s)"
-    )
+    else:
+        rate = summary.source / seconds if seconds else 0.0
+        click.echo(
+            f"{index}: {summary.source:,} documents from {source.name}: {summary.indexed:,} indexed, "
+            f"{summary.unchanged:,} unchanged, {summary.deleted:,} deleted, {summary.dead:,} dead "
+            f"({summary.seconds:.1f} s, {rate:,.0f}/s)"
+        )
     if summary.dead:
-        click.echo(f"{summary.dead:,} documents did not go in; see {summary.dead_letter}", err=True)
+        which = f"; the first: {summary.first_dead}" if summary.first_dead else ""
+        what = f"{summary.dead:,} of {summary.source:,} documents did not go in"
+        error_line(f"{what}{which}; they are kept in {summary.dead_letter}")
 
 
 def _fitting(options: dict[str, Any]) -> FitOptions:
@@ -245,7 +273,7 @@ def _register_options(options: dict[str, Any], text_fields: tuple[str, ...]) -> 
     from bridge.register import RegisterOptions
 
     return RegisterOptions(
-        text_fields=text_fields or TEXT_FIELDS,
+        text_fields=text_fields or None,
         kind=options["kind"],
         field=options["field"],
         dense=describe_dense(options["dense"]) if options["dense"] else None,

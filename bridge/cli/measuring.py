@@ -25,11 +25,11 @@ DEPTH = 100
 _path = click.Path(path_type=Path)
 
 
-@click.command(cls=BridgeCommand)
+@click.command(cls=BridgeCommand, short_help="Measure an index with judged queries.")
 @click.argument("index")
 @click.argument("folder", type=_path)
 @click.option("--queries", type=_path, metavar="FILE", help="Other queries.jsonl for the same judgements.")
-@click.option("--split", default="test", show_default=True, help="Which judgements: qrels/SPLIT.tsv.")
+@click.option("--split", default="test", show_default=True, metavar="SPLIT", help="Which judgements: qrels/SPLIT.tsv.")
 @click.option("--model", metavar="MODEL", help="A model's folder or fingerprint; the index's own is the default.")
 @click.option("--dialect", type=click.Choice(["neural_sparse", "rank_feature", "sparse_vector"]), help="How to ask.")
 @click.option("--run", "run_file", type=_path, metavar="FILE", help="Write the hits as a TREC run.")

@@ -9,16 +9,26 @@ from typing import Any
 import click
 
 from bridge import node
+from bridge.cli.common import BridgeCommand, BridgeGroup
+from bridge.errors import BridgeError
 
 
-@click.group("node")
+@click.group("node", cls=BridgeGroup, short_help="The embedded engine: start, stop, status, logs, reset.")
 def group() -> None:
-    """The embedded engine: an OpenSearch node on this machine, without a container engine."""
+    """The embedded engine: an OpenSearch node on this machine, without a container engine.
+
+    Every command uses it where no URL is given, and starts it if need be. It keeps running, and its indices stay,
+    until it is told otherwise here.
+    """
 
 
-@group.command()
-@click.option("--port", type=click.IntRange(1, 65535), help="A port of 127.0.0.1; a free one by default.")
-@click.option("--timeout", type=float, default=180.0, show_default=True, help="Seconds to get ready in.")
+@group.command(cls=BridgeCommand)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), metavar="PORT", help="A port of 127.0.0.1; a free one by default."
+)
+@click.option(
+    "--timeout", type=float, default=180.0, show_default=True, metavar="SECONDS", help="How long it may take to start."
+)
 @click.pass_context
 def start(ctx: click.Context, port: int | None, timeout: float) -> None:
     """Start the node, downloading it the first time (105 MB). Does nothing when it runs."""
@@ -26,8 +36,15 @@ def start(ctx: click.Context, port: int | None, timeout: float) -> None:
     _print_status(ctx, running)
 
 
-@group.command()
-@click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds before it is killed.")
+@group.command(cls=BridgeCommand)
+@click.option(
+    "--timeout",
+    type=float,
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it may take to end; then it is killed.",
+)
 @click.pass_context
 def stop(ctx: click.Context, timeout: float) -> None:
     """Stop the node. Its indices stay."""
@@ -35,7 +52,7 @@ def stop(ctx: click.Context, timeout: float) -> None:
     _print(ctx, {"stopped": stopped}, "stopped" if stopped else "not running")
 
 
-@group.command()
+@group.command(cls=BridgeCommand)
 @click.pass_context
 def status(ctx: click.Context) -> None:
     """Say whether the node runs, and where."""
@@ -46,8 +63,10 @@ def status(ctx: click.Context) -> None:
         _print_status(ctx, running)
 
 
-@group.command()
-@click.option("-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="How many lines.")
+@group.command(cls=BridgeCommand)
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, metavar="N", help="How many lines."
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on printing what is added, until interrupted.")
 @click.pass_context
 def logs(ctx: click.Context, lines: int, follow: bool) -> None:
@@ -63,13 +82,13 @@ def logs(ctx: click.Context, lines: int, follow: bool) -> None:
             click.echo(line)
 
 
-@group.command()
+@group.command(cls=BridgeCommand)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def reset(ctx: click.Context, yes: bool) -> None:
     """Stop the node and delete its indices. The download stays."""
-    if not yes:
-        click.confirm("Delete every index of the embedded node?", abort=True, err=True)
+    if not yes and not click.confirm("Delete every index of the embedded node?", err=True):
+        raise BridgeError("nothing was deleted: the answer was no (--yes does not ask)")
     node.reset()
     _print(ctx, {"reset": True}, "stopped and emptied")
 

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bridge.errors import ModelFormatError
+from bridge.errors import ModelError, ModelFormatError
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Around what writes a model to `folder`, or beside it.
+
+    Raises:
+        ModelError: it cannot be written (a full disk, say).
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(
+            f"the model cannot be written to {folder}: {error.strerror or error}; make room, or name another folder "
+            "(BRIDGE_CACHE_DIR moves the cache)"
+        ) from error
 
 
 def file_hash(*paths: Path) -> str:

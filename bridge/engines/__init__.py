@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bridge.engines.base import Capabilities, Engine, EngineInfo, IndexState
-from bridge.errors import RequestRejected, SettingsError
+from typing import Any
+
+from bridge.engines.base import Capabilities, Engine, EngineInfo, IndexState, not_an_engine
+from bridge.errors import IndexNotFound, SettingsError
 from bridge.settings import EngineSettings, load_settings
 
 __all__ = ["Capabilities", "Engine", "EngineInfo", "IndexState", "open_engine"]
@@ -20,7 +22,7 @@ def open_engine(url: str | None = None, *, settings: EngineSettings | None = Non
     Raises:
         SettingsError: there is no URL, or the settings contradict themselves.
         EngineUnreachable, EngineForbidden: no answer, or not for these credentials.
-        RequestRejected: what answers is neither OpenSearch nor Elasticsearch.
+        NotAnEngine: what answers is neither OpenSearch nor Elasticsearch.
     """
     settings = settings or load_settings(url=url).engine
     if not settings.url:
@@ -31,14 +33,27 @@ def open_engine(url: str | None = None, *, settings: EngineSettings | None = Non
     engine = _opensearch(settings)
     if settings.product == "opensearch":
         return engine
-    root = engine.request("GET", "/")
-    version = (root.get("version") or {}) if isinstance(root, dict) else {}
+    try:
+        version = _version(engine)
+    except BaseException:
+        engine.close()
+        raise
     if version.get("distribution") == "opensearch":
         return engine
     engine.close()
     if "number" not in version:
-        raise RequestRejected(f"what answers at {settings.shown_url} is neither OpenSearch nor Elasticsearch")
+        raise not_an_engine(settings.shown_url, "its root says no version")
     return _elasticsearch(settings)
+
+
+def _version(engine: Engine) -> dict[str, Any]:
+    try:
+        root = engine.request("GET", "/")
+    except IndexNotFound as error:
+        # An engine has its root page; behind a wrong path even an engine says 404.
+        raise not_an_engine(engine.url, str(error)) from error
+    version = root.get("version") if isinstance(root, dict) else None
+    return version if isinstance(version, dict) else {}
 
 
 def _opensearch(settings: EngineSettings) -> Engine:

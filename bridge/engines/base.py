@@ -7,6 +7,8 @@ the caller knows what may be sent twice.
 
 from __future__ import annotations
 
+import base64
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +21,15 @@ from bridge.errors import (
     EngineBusy,
     EngineError,
     EngineForbidden,
+    EngineTimeout,
+    EngineTlsError,
+    EngineUnreachable,
     IndexNotFound,
     IndexReadOnly,
+    NotAnEngine,
     RequestRejected,
     RequestTooLarge,
+    UsageError,
 )
 from bridge.settings import EngineSettings, Product
 
@@ -159,12 +166,16 @@ class Engine(ABC):
         """The index of that name, or behind that alias; None where there is none.
 
         Raises:
+            UsageError: `name` is no name but a pattern, a list, or nothing.
             RequestRejected: the alias stands for several indices.
         """
+        check_index_name(name)
         try:
             found = self.request("GET", f"/{_part(name)}", params={"flat_settings": "true"})
         except IndexNotFound:
             return None
+        if not (isinstance(found, dict) and all(isinstance(state, dict) for state in found.values())):
+            raise not_an_engine(self.url, f"its answer to GET /{name} describes no index")
         if len(found) != 1:
             raise RequestRejected(f"{name} stands for {len(found)} indices ({', '.join(sorted(found))}); name one")
         ((concrete, state),) = found.items()
@@ -242,6 +253,11 @@ class Engine(ABC):
         return answer
 
 
+def basic_token(settings: EngineSettings) -> str:
+    """User name and password as RFC 7617 wants them; the clients take Latin-1 or ASCII in the place of UTF-8."""
+    return base64.b64encode(f"{settings.username}:{settings.password or ''}".encode()).decode()
+
+
 def encode(body: Json) -> bytes:
     return msgspec.json.encode(body)
 
@@ -262,14 +278,64 @@ def parse_version(root: Any, url: str) -> tuple[int, int, int]:
         parts = [int(part) for part in str(number).split("-")[0].split(".")]
         return (parts[0], parts[1], parts[2] if len(parts) > 2 else 0)
     except (ValueError, IndexError):
-        raise RequestRejected(f"what answers at {url} is neither OpenSearch nor Elasticsearch") from None
+        raise not_an_engine(url, "its root says no version") from None
+
+
+_NOT_IN_A_NAME = re.compile(r"""^[-_+]|[\\/*?"<>|,#\s\ud800-\udfff]""")
+
+
+def check_index_name(name: str) -> None:
+    """Raises UsageError for what names no single index: engines take patterns, lists and ``_all`` in its place."""
+    found = _NOT_IN_A_NAME.search(name)
+    if found or name in ("", ".", ".."):
+        what = f"{found[0]!r} cannot be in it" if found else "it is a folder's" if name else "it is empty"
+        if found and found[0] in "-_+":
+            what = f"{found[0]!r} cannot stand first"
+        raise UsageError(f"{name!r} is not the name of an index: {what}; name one index, or an alias of one")
+
+
+def not_an_engine(url: str, why: str) -> NotAnEngine:
+    return NotAnEngine(
+        f"what answers at {url} is neither OpenSearch nor Elasticsearch ({why}); check the URL's host, port and path"
+    )
+
+
+def unreachable(url: str, error: object) -> EngineUnreachable:
+    """No connection, or a broken one; `error` is what the client's transport said."""
+    hint = "is the engine running there?"
+    text = str(error)
+    if url.startswith("http:") and re.search(r"closed connection|reset by peer|BadStatusLine|EOF", text):
+        hint = "if the engine speaks TLS, write https://"
+    return EngineUnreachable(f"cannot reach {url}: {_bare(text)}; {hint}")
+
+
+def timed_out(url: str, what: str, seconds: float) -> EngineTimeout:
+    return EngineTimeout(f"{what}: {url} did not answer in {seconds:g} s; BRIDGE_TIMEOUT gives it longer")
+
+
+def tls_failed(url: str, error: object) -> EngineTlsError:
+    """The handshake failed; `error` is what the TLS library said."""
+    text = _bare(str(error))
+    hint = "name the certificate authority's PEM file with BRIDGE_CA_FILE"
+    if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
+        hint = "what listens there speaks no TLS: write http:// if that is meant"
+    return EngineTlsError(f"the TLS handshake with {url} failed: {text}; {hint}")
+
+
+def _bare(text: str) -> str:
+    """What a transport says, without the Python objects that it prints around it."""
+    _, _, reason = text.partition("): ")
+    text = reason or text
+    # ('Connection aborted.', RemoteDisconnected('Remote end closed connection without response'))
+    inner = re.fullmatch(r"\('[^']*', \w+\((?:\d+, )?['\"](.*)['\"]\)\)", text)
+    return inner[1] if inner else text
 
 
 def error_of_status(status: int, answer: Any, what: str) -> EngineError:
     """The leaf of the tree that an HTTP status and its body mean; `what` names the request."""
     reason = reason_of(answer) or f"HTTP {status}"
     if status in (401, 403):
-        if "read_only_allow_delete" in reason or "cluster_block" in reason or "/block]" in reason:
+        if "blocked by: [FORBIDDEN/" in reason:
             return IndexReadOnly(f"{what}: the index is blocked for writing: {reason}", status=status)
         hint = (
             "set OPENSEARCH_USERNAME and OPENSEARCH_PASSWORD (ELASTICSEARCH_… alike) or BRIDGE_API_KEY"
@@ -279,6 +345,13 @@ def error_of_status(status: int, answer: Any, what: str) -> EngineError:
         return EngineForbidden(
             f"{what}: the engine refused the credentials ({status}): {reason}; {hint}", status=status
         )
+    if status == 404 and not isinstance(answer, dict):
+        # An engine explains in JSON what it did not find; a web server has a page for it.
+        return NotAnEngine(
+            f"{what}: what answers is not an engine but says (404): {reason}; check the URL's host, port and path"
+        )
+    if 300 <= status < 400:
+        return NotAnEngine(f"{what}: what answers redirects ({status}); check the URL: is it that of a login page?")
     if status == 404:
         return IndexNotFound(f"{what}: not found: {reason}", status=status)
     if status == 413:

@@ -9,15 +9,18 @@ from elastic_transport import ConnectionError as ClientConnectionError
 from elastic_transport import ConnectionTimeout, TlsError, TransportError
 from elasticsearch import ApiError, Elasticsearch, UnsupportedProductError
 
-from bridge.engines.base import MAX_CONNECTIONS, Capabilities, Engine, error_of_status
-from bridge.errors import (
-    EngineError,
-    EngineTimeout,
-    EngineTlsError,
-    EngineUnreachable,
-    RequestRejected,
-    SettingsError,
+from bridge.engines.base import (
+    MAX_CONNECTIONS,
+    Capabilities,
+    Engine,
+    basic_token,
+    error_of_status,
+    not_an_engine,
+    timed_out,
+    tls_failed,
+    unreachable,
 )
+from bridge.errors import EngineError, NotAnEngine, SettingsError
 from bridge.settings import EngineSettings
 
 
@@ -43,7 +46,7 @@ class ElasticsearchEngine(Engine):
         if settings.api_key:
             options["api_key"] = settings.api_key
         elif settings.username:
-            options["basic_auth"] = (settings.username, settings.password or "")
+            options["basic_auth"] = basic_token(settings)
         self._client = Elasticsearch(_with_port(settings.url or ""), **options)
 
     def request(
@@ -67,16 +70,16 @@ class ElasticsearchEngine(Engine):
 
     def _translate(self, error: ApiError | TransportError, what: str) -> EngineError:
         if isinstance(error, TlsError):
-            return EngineTlsError(f"the TLS handshake with {self.url} failed: {error.message}; see BRIDGE_CA_FILE")
+            return tls_failed(self.url, error.message)
         if isinstance(error, ConnectionTimeout):
-            return EngineTimeout(f"{what}: {self.url} did not answer in {self._settings.timeout:g} s")
+            return timed_out(self.url, what, self._settings.timeout)
         if isinstance(error, ClientConnectionError):
-            return EngineUnreachable(f"cannot reach {self.url}: {error.message}; is the engine running there?")
+            return unreachable(self.url, error.message)
         if isinstance(error, UnsupportedProductError):
-            return RequestRejected(f"what answers at {self.url} is not Elasticsearch: {error.message}")
+            return NotAnEngine(f"what answers at {self.url} is not Elasticsearch; check the URL, or leave --engine out")
         if isinstance(error, ApiError):
             return error_of_status(error.meta.status, error.body, what)
-        return EngineUnreachable(f"{what}: the answer of {self.url} cannot be read: {error}")
+        return not_an_engine(self.url, f"its answer to {what} cannot be read: {error}")
 
     def close(self) -> None:
         self._client.close()

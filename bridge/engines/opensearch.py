@@ -16,15 +16,18 @@ from opensearchpy.exceptions import (
     TransportError,
 )
 
-from bridge.engines.base import MAX_CONNECTIONS, Capabilities, Engine, error_of_status
-from bridge.errors import (
-    EngineError,
-    EngineTimeout,
-    EngineTlsError,
-    EngineUnreachable,
-    MissingExtra,
-    SettingsError,
+from bridge.engines.base import (
+    MAX_CONNECTIONS,
+    Capabilities,
+    Engine,
+    basic_token,
+    error_of_status,
+    not_an_engine,
+    timed_out,
+    tls_failed,
+    unreachable,
 )
+from bridge.errors import EngineError, MissingExtra, SettingsError
 from bridge.settings import EngineSettings
 
 
@@ -49,7 +52,7 @@ class OpenSearchEngine(Engine):
         elif settings.api_key:
             options["headers"] = {"Authorization": f"ApiKey {settings.api_key}"}
         elif settings.username:
-            options["http_auth"] = (settings.username, settings.password or "")
+            options["headers"] = {"Authorization": f"Basic {basic_token(settings)}"}
         options.setdefault("connection_class", Urllib3HttpConnection)
         self._client = OpenSearch([settings.url], **options)
 
@@ -78,14 +81,14 @@ class OpenSearchEngine(Engine):
 
     def _translate(self, error: OpenSearchException, what: str) -> EngineError:
         if isinstance(error, SSLError):
-            return EngineTlsError(f"the TLS handshake with {self.url} failed: {error.info}; see BRIDGE_CA_FILE")
+            return tls_failed(self.url, error.info)
         if isinstance(error, ConnectionTimeout):
-            return EngineTimeout(f"{what}: {self.url} did not answer in {self._settings.timeout:g} s")
+            return timed_out(self.url, what, self._settings.timeout)
         if isinstance(error, ClientConnectionError):
-            return EngineUnreachable(f"cannot reach {self.url}: {error.info}; is the engine running there?")
+            return unreachable(self.url, error.info)
         if isinstance(error, TransportError) and isinstance(error.status_code, int):
-            return error_of_status(error.status_code, error.info or error.error, what)
-        return EngineUnreachable(f"{what}: the answer of {self.url} cannot be read: {error}")
+            return error_of_status(error.status_code, error.error if error.info is None else error.info, what)
+        return not_an_engine(self.url, f"its answer to {what} cannot be read: {error}")
 
     def close(self) -> None:
         self._client.close()

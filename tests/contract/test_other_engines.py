@@ -1,7 +1,7 @@
 """The same flows on the other real engines: OpenSearch 2.19, Elasticsearch 7.17 and 9.2.
 
 The 9.2 node is put together from the server's own jars, which lack the parser of the `sparse_vector` query; that
-parser is ours (tests/nodes/java), over the server's own classes. The field, its storage and the scores are the engine's.
+parser is ours (tests/nodes/java), over the server's own classes. The field, its storage and the scores are its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from bridge import register
 from bridge.encode import load_encoder
 from bridge.encode.lexical import LexicalEncoder
@@ -24,7 +25,6 @@ from bridge.search import sample_vectors, search
 from bridge.settings import EngineSettings
 from bridge.sources import open_source, text_of
 from bridge.tokens import dot, store_precision
-
 from tests.nodes import running_node
 
 NODES = ("opensearch-2.19.1", "elasticsearch-7.17.29", "elasticsearch-9.2.0")
@@ -138,7 +138,6 @@ def test_dotted_tokens_are_addressed(other: Engine, other_index: str, model: Pat
     from bridge.bulk import BulkSender
     from bridge.records import EncodedDoc, EncodedQuery, Position
     from bridge.tokens import field_value
-
     from tests.vectors import vector_of
 
     def body(document: EncodedDoc) -> dict[str, object]:

@@ -1,0 +1,37 @@
+"""What the contract tests share: an engine and an isolated home that live as long as a module."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from bridge.engines import Engine, open_engine
+from bridge.settings import EngineSettings
+
+
+@pytest.fixture(scope="module")
+def module_engine(opensearch_url: str) -> Iterator[Engine]:
+    """Like `engine`, for what is too slow to be set up for every test."""
+    with open_engine(settings=EngineSettings(url=opensearch_url)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def module_index(module_engine: Engine) -> Iterator[str]:
+    """Like `index`, deleted after the module's last test."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield name
+    if module_engine.get_index(name):
+        module_engine.delete_index(name)
+
+
+@pytest.fixture(scope="module")
+def module_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Like `home`, for what a module's fixtures write: they are set up before `home` is."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRIDGE_CACHE_DIR", str(folder / "cache"))
+        patch.setenv("BRIDGE_DATA_DIR", str(folder / "data"))
+        yield

@@ -1,0 +1,448 @@
+"""The bulk loop: one outcome a document, in order, whatever the engine answers. The engine is a function."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bridge.bulk import BulkOptions, BulkSender
+from bridge.encode.base import TokenVocabulary
+from bridge.errors import (
+    DocumentError,
+    EngineBusy,
+    EngineForbidden,
+    EngineTimeout,
+    EngineUnreachable,
+    IndexNotFound,
+    IndexReadOnly,
+    RequestTooLarge,
+)
+from bridge.records import BulkOutcome, EncodedDoc, Position, SparseVector
+from bridge.tokens import rank_features_value
+
+Action = dict[str, Any]
+"""``{"op", "id", "source"}``"""
+
+TOO_MANY = {"status": 429, "error": {"type": "rejected", "reason": "queue is full"}}
+MAPPING = {"status": 400, "error": {"type": "mapper_parsing_exception", "reason": "no field of that kind"}}
+EXISTS = {"status": 409, "error": {"type": "version_conflict_engine_exception", "reason": "document already exists"}}
+
+
+@dataclass
+class FakeIndex:
+    """An index in a dictionary; `answer` may put its own answer to an action before the index's."""
+
+    answer: Callable[[Action], Action | None] = lambda action: None
+    requests: list[list[str]] = field(default_factory=list)
+    """The ids of each request, in the order in which they came."""
+    stored: dict[str, Any] = field(default_factory=dict)
+    history: list[tuple[str, str, Any]] = field(default_factory=list)
+    """What changed the index: operation, id, source."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def send(self, body: bytes) -> list[Action]:
+        actions = list(parsed(body))
+        with self.lock:
+            self.requests.append([action["id"] for action in actions])
+            return [{action["op"]: self._one(action)} for action in actions]
+
+    def _one(self, action: Action) -> Action:
+        if (said := self.answer(action)) is not None:
+            return said
+        name = action["id"]
+        if action["op"] == "create" and name in self.stored:
+            return EXISTS
+        self.history.append((action["op"], name, action["source"]))
+        if action["op"] == "delete":
+            return {"status": 200 if self.stored.pop(name, None) else 404}
+        status = 200 if name in self.stored else 201
+        self.stored[name] = action["source"]
+        return {"status": status}
+
+    def hashes(self, ids: Sequence[str]) -> dict[str, str | None]:
+        return {name: self.stored[name]["hash"] for name in ids if name in self.stored}
+
+
+def parsed(body: bytes) -> Iterator[Action]:
+    lines = iter(body.decode().splitlines())
+    for line in lines:
+        ((op, target),) = json.loads(line).items()
+        yield {"op": op, "id": target["_id"], "source": None if op == "delete" else json.loads(next(lines))}
+
+
+def doc(name: str, content: str = "", op: Any = "index") -> EncodedDoc:
+    return EncodedDoc(name, {"text": content}, Position("corpus.jsonl", 1), content, op=op)
+
+
+def docs(count: int) -> list[EncodedDoc]:
+    return [doc(str(i)) for i in range(count)]
+
+
+def body_of(document: EncodedDoc) -> dict[str, Any]:
+    return {**document.source, "hash": document.content_hash}
+
+
+def sender(
+    index: FakeIndex,
+    *,
+    send: Callable[[bytes], list[Action]] | None = None,
+    waits: list[float] | None = None,
+    **how: Any,
+) -> BulkSender:
+    def sleep(seconds: float) -> None:
+        if waits is not None:
+            waits.append(seconds)
+
+    return BulkSender(send or index.send, body_of, index.hashes, BulkOptions(**how), sleep=sleep)
+
+
+def failing(index: FakeIndex, *errors: Exception | None, after: bool = False) -> Callable[[bytes], list[Action]]:
+    """The index's `send`, which raises these first; with `after`, once the index has done what it was asked."""
+    left = list(errors)
+
+    def send(body: bytes) -> list[Action]:
+        error = left.pop(0) if left else None
+        if error is None:
+            return index.send(body)
+        if after:
+            index.send(body)
+        raise error
+
+    return send
+
+
+def results(outcomes: Sequence[BulkOutcome]) -> list[tuple[str | None, str]]:
+    return [(outcome.id, outcome.result) for outcome in outcomes]
+
+
+# --- Chunks and order ---------------------------------------------------------------------------------------
+
+
+def test_every_document_has_one_outcome_in_its_order() -> None:
+    index = FakeIndex()
+
+    def slower_first(body: bytes) -> list[Action]:
+        time.sleep(0.03 if b'"_id":"0"' in body else 0)
+        return index.send(body)
+
+    outcomes = list(sender(index, send=slower_first, chunk_documents=10).run(docs(95)))
+    assert results(outcomes) == [(str(i), "indexed") for i in range(95)]
+    assert sorted(map(len, index.requests)) == [5] + [10] * 9
+
+
+def test_chunks_are_closed_before_they_pass_the_bytes() -> None:
+    sizes = []
+    index = FakeIndex()
+
+    def measured(body: bytes) -> list[Action]:
+        sizes.append(len(body))
+        return index.send(body)
+
+    big = [doc(str(i), "x" * 100) for i in range(20)]
+    assert len(list(sender(index, send=measured, chunk_bytes=1000).run(big))) == 20
+    assert max(sizes) <= 1000
+    assert min(sizes[:-1]) > 700
+
+
+def test_a_document_larger_than_a_chunk_goes_alone() -> None:
+    index = FakeIndex()
+    documents = [doc("a"), doc("b", "x" * 5000), doc("c")]
+    assert results(list(sender(index, chunk_bytes=1000, in_flight=1).run(documents))) == [
+        ("a", "indexed"),
+        ("b", "indexed"),
+        ("c", "indexed"),
+    ]
+    assert index.requests == [["a"], ["b"], ["c"]]
+
+
+def test_outcomes_that_are_settled_before_keep_their_place_and_are_not_sent() -> None:
+    index = FakeIndex()
+    settled = BulkOutcome(Position("corpus.jsonl", 2), "b", "unchanged")
+    assert results(list(sender(index).run([doc("a"), settled, doc("c")]))) == [
+        ("a", "indexed"),
+        ("b", "unchanged"),
+        ("c", "indexed"),
+    ]
+    assert index.requests == [["a", "c"]]
+
+
+def test_nothing_gives_nothing() -> None:
+    index = FakeIndex()
+    assert list(sender(index).run([])) == []
+    assert index.requests == []
+
+
+def test_no_more_than_in_flight_chunks_are_under_way_and_one_more_is_read() -> None:
+    index = FakeIndex()
+    gate = threading.Event()
+    now, most, read = 0, 0, 0
+
+    def counted(body: bytes) -> list[Action]:
+        nonlocal now, most
+        with index.lock:
+            now += 1
+            most = max(most, now)
+        gate.wait(5)
+        with index.lock:
+            now -= 1
+        return index.send(body)
+
+    def documents() -> Iterator[EncodedDoc]:
+        nonlocal read
+        for document in docs(100):
+            read += 1
+            yield document
+
+    threading.Timer(0.2, lambda: (seen.append(read), gate.set())).start()
+    seen: list[int] = []
+    assert len(list(sender(index, send=counted, chunk_documents=5, in_flight=2).run(documents()))) == 100
+    assert most == 2
+    # Two chunks are being sent and a third waits; its end was seen by the first document of a fourth.
+    assert seen == [16]
+
+
+def test_the_later_document_of_an_id_is_what_stays() -> None:
+    index = FakeIndex()
+
+    def slower_first(body: bytes) -> list[Action]:
+        time.sleep(0.05 if b"old" in body else 0)
+        return index.send(body)
+
+    documents = [doc("x", "old"), *docs(9), doc("x", "new"), *docs(3)]
+    outcomes = list(sender(index, send=slower_first, chunk_documents=10).run(documents))
+    assert {result for _, result in results(outcomes)} == {"indexed"}
+    assert index.stored["x"]["text"] == "new"
+
+
+def test_a_put_off_document_does_not_overtake_a_later_one_of_its_id() -> None:
+    index = FakeIndex()
+    put_off = iter([TOO_MANY])
+    index.answer = lambda action: next(put_off, None) if (action["source"] or {}).get("text") == "old" else None
+    list(sender(index).run([doc("x", "old"), doc("y"), doc("x", "new")]))
+    assert index.stored["x"]["text"] == "new"
+
+
+def test_a_deletion_and_its_document_keep_their_order() -> None:
+    index = FakeIndex()
+    documents = [doc("x", "1"), doc("x", op="delete"), doc("x", "2"), doc("x", op="delete"), doc("x", "3")]
+    outcomes = list(sender(index, operation="create").run(documents))
+    assert [outcome.result for outcome in outcomes] == ["indexed", "deleted", "indexed", "deleted", "indexed"]
+    assert [(op, (source or {}).get("text")) for op, _, source in index.history] == [
+        ("create", "1"),
+        ("delete", None),
+        ("create", "2"),
+        ("delete", None),
+        ("create", "3"),
+    ]
+
+
+# --- What each answer means ---------------------------------------------------------------------------------
+
+
+def test_items_with_429_are_sent_again_and_no_others() -> None:
+    index = FakeIndex()
+    busy = {"1": 2, "3": 1}
+
+    def answer(action: Action) -> Action | None:
+        name = action["id"]
+        if busy.get(name, 0) > 0:
+            busy[name] -= 1
+            return TOO_MANY
+        return None
+
+    index.answer = answer
+    waits: list[float] = []
+    one = sender(index, waits=waits)
+    outcomes = list(one.run(docs(5)))
+    assert index.requests == [["0", "1", "2", "3", "4"], ["1", "3"], ["1"]]
+    assert [outcome.attempts for outcome in outcomes] == [1, 3, 1, 2, 1]
+    assert results(outcomes) == [(str(i), "indexed") for i in range(5)]
+    assert one.retried == 3
+    assert len(waits) == 2
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_an_item_that_the_engine_puts_off_is_tried_again(status: int) -> None:
+    index = FakeIndex()
+    first = iter([{"status": status, "error": {"reason": "later"}}])
+    index.answer = lambda action: next(first, None)
+    (outcome,) = sender(index).run([doc("a")])
+    assert (outcome.result, outcome.attempts) == ("indexed", 2)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EngineBusy("503", status=503),
+        EngineTimeout("slow"),
+        EngineUnreachable("gone"),
+        IndexReadOnly("full", status=429),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_request_that_failed_for_the_moment_is_sent_again_whole(error: Exception) -> None:
+    index = FakeIndex()
+    said: list[str] = []
+    waits: list[float] = []
+    one = BulkSender(
+        failing(index, error, error), body_of, index.hashes, BulkOptions(), sleep=waits.append, warn=said.append
+    )
+    assert results(list(one.run(docs(3)))) == [("0", "indexed"), ("1", "indexed"), ("2", "indexed")]
+    assert index.requests == [["0", "1", "2"]]
+    assert (one.retried, len(waits)) == (6, 2)
+    assert said == [f"{error}; trying again"] * 2
+
+
+def test_a_request_that_is_too_large_is_halved_until_it_fits() -> None:
+    index = FakeIndex()
+
+    def small_only(body: bytes) -> list[Action]:
+        if len(list(parsed(body))) > 2:
+            raise RequestTooLarge("too large", status=413)
+        return index.send(body)
+
+    outcomes = list(sender(index, send=small_only).run(docs(7)))
+    assert results(outcomes) == [(str(i), "indexed") for i in range(7)]
+    assert index.requests == [["0"], ["1", "2"], ["3", "4"], ["5", "6"]]
+
+
+def test_a_document_that_is_too_large_alone_is_dead_and_the_rest_goes_in() -> None:
+    index = FakeIndex()
+
+    def no_monster(body: bytes) -> list[Action]:
+        if b"monster" in body:
+            raise RequestTooLarge("too large", status=413)
+        return index.send(body)
+
+    outcomes = list(sender(index, send=no_monster).run([doc("a"), doc("m", "monster"), doc("c")]))
+    assert results(outcomes) == [("a", "indexed"), ("m", "dead"), ("c", "indexed")]
+    assert outcomes[1].reason == "the engine refused it (413): the document alone is larger than the engine takes"
+
+
+def test_an_item_that_the_engine_refuses_is_dead_with_its_reason_and_whole() -> None:
+    index = FakeIndex(answer=lambda action: MAPPING if action["id"] == "1" else None)
+    dead = list(sender(index).run([doc("0"), doc("1", "content"), doc("2")]))[1]
+    assert (dead.result, dead.reason) == ("dead", "the engine refused it (400): no field of that kind")
+    assert (dead.document, dead.position) == ({"text": "content"}, Position("corpus.jsonl", 1))
+    assert index.requests == [["0", "1", "2"]]
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, IndexReadOnly), (403, EngineForbidden), (401, EngineForbidden)])
+def test_an_item_that_is_forbidden_ends_the_run_instead_of_burying_every_document(
+    status: int, error: type[Exception]
+) -> None:
+    reason = "index [i] blocked by: [FORBIDDEN/8/index write (api)]; cluster_block" if error is IndexReadOnly else "no"
+    index = FakeIndex(answer=lambda action: {"status": status, "error": {"reason": reason}})
+    with pytest.raises(error):
+        list(sender(index).run(docs(3)))
+
+
+@pytest.mark.parametrize("error", [EngineForbidden("401", status=401), IndexNotFound("gone", status=404)])
+def test_an_error_that_waiting_does_not_mend_ends_the_run_at_once(error: Exception) -> None:
+    index = FakeIndex()
+    waits: list[float] = []
+    with pytest.raises(type(error)):
+        list(sender(index, send=failing(index, error), waits=waits).run(docs(3)))
+    assert waits == []
+
+
+def test_outcomes_before_a_failing_chunk_are_given() -> None:
+    index = FakeIndex()
+
+    def later_fails(body: bytes) -> list[Action]:
+        if b'"_id":"7"' in body:
+            raise EngineForbidden("401", status=401)
+        return index.send(body)
+
+    given: list[BulkOutcome] = []
+    with pytest.raises(EngineForbidden):
+        given.extend(sender(index, send=later_fails, chunk_documents=2, in_flight=1).run(docs(20)))
+    assert results(given) == [(str(i), "indexed") for i in range(6)]
+
+
+def test_deleting_what_is_not_there_is_deleted() -> None:
+    index = FakeIndex(stored={"there": {"hash": ""}})
+    outcomes = list(sender(index).run([doc("there", op="delete"), doc("not", op="delete")]))
+    assert results(outcomes) == [("there", "deleted"), ("not", "deleted")]
+
+
+def test_a_vector_that_no_engine_takes_is_dead_and_is_not_sent() -> None:
+    index = FakeIndex()
+    broken = SparseVector(np.array([0], np.int32), np.array([np.nan], np.float32), TokenVocabulary(["a"]))
+
+    def body(document: EncodedDoc) -> dict[str, Any]:
+        return {"v": rank_features_value(broken, "opensearch"), "hash": ""} if document.id == "1" else {"hash": ""}
+
+    outcomes = list(BulkSender(index.send, body, index.hashes).run(docs(3)))
+    assert results(outcomes) == [("0", "indexed"), ("1", "dead"), ("2", "indexed")]
+    assert (outcomes[1].reason, outcomes[1].attempts) == ("the model gave a weight that is not a finite number", 0)
+    assert index.requests == [["0", "2"]]
+
+
+def test_a_reason_of_ones_own_is_kept() -> None:
+    def body(document: EncodedDoc) -> dict[str, Any]:
+        raise DocumentError("not this one")
+
+    (outcome,) = BulkSender(FakeIndex().send, body, FakeIndex().hashes).run([doc("a", "content")])
+    assert (outcome.result, outcome.reason, outcome.document) == ("dead", "not this one", {"text": "content"})
+
+
+# --- Documents that are met twice ---------------------------------------------------------------------------
+
+
+def test_on_a_fresh_index_the_same_document_again_is_unchanged_and_another_of_its_id_is_dead() -> None:
+    index = FakeIndex()
+    outcomes = list(sender(index, operation="create").run([doc("x", "one"), doc("x", "one"), doc("x", "two")]))
+    assert [outcome.result for outcome in outcomes] == ["indexed", "unchanged", "dead"]
+    assert outcomes[2].reason == "duplicate id 'x': another document of this load has it, with other content"
+    assert index.stored["x"]["text"] == "one"
+
+
+def test_after_a_timeout_what_the_engine_has_already_counts_as_indexed() -> None:
+    index = FakeIndex()
+    send = failing(index, EngineTimeout("no answer"), after=True)
+    outcomes = list(sender(index, send=send, operation="create").run([doc("a", "1"), doc("b", "2")]))
+    assert results(outcomes) == [("a", "indexed"), ("b", "indexed")]
+    assert len(index.history) == 2
+
+
+def test_after_a_timeout_a_document_of_another_load_is_still_a_duplicate() -> None:
+    index = FakeIndex(stored={"b": {"hash": "other", "text": "other"}})
+    send = failing(index, EngineTimeout("no answer"), after=True)
+    outcomes = list(sender(index, send=send, operation="create").run([doc("a", "1"), doc("b", "2")]))
+    assert results(outcomes) == [("a", "indexed"), ("b", "dead")]
+
+
+# --- Patience -----------------------------------------------------------------------------------------------
+
+
+def test_a_document_that_is_put_off_beyond_all_patience_is_dead_and_the_rest_is_in() -> None:
+    index = FakeIndex(answer=lambda action: TOO_MANY if action["id"] == "1" else None)
+    outcomes = list(sender(index, patience=0.0).run(docs(3)))
+    assert results(outcomes) == [("0", "indexed"), ("1", "dead"), ("2", "indexed")]
+    assert outcomes[1].reason == "the engine put it off for 0 s"
+
+
+def test_an_engine_that_is_away_beyond_all_patience_ends_the_run_with_its_error() -> None:
+    index = FakeIndex()
+    with pytest.raises(EngineUnreachable, match="gone"):
+        list(sender(index, send=failing(index, *[EngineUnreachable("gone")] * 9), patience=0.0).run(docs(3)))
+    assert index.requests == []
+
+
+def test_waits_grow_differ_and_stay_below_half_a_minute() -> None:
+    index = FakeIndex()
+    waits: list[float] = []
+    send = failing(index, *[EngineBusy("503", status=503)] * 30)
+    list(sender(index, send=send, waits=waits).run(docs(1)))
+    assert len(waits) == 30
+    assert len(set(waits)) == 30
+    assert max(waits[:2]) <= 1
+    assert 5 < max(waits) <= 30

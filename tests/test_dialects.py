@@ -1,0 +1,235 @@
+"""Dialects: one query vector in the words of each engine, field kind and version.
+
+What is to be sent stands in `golden/*.json`, readable and compared exactly. After a change that is
+meant, `BRIDGE_GOLDEN=write` writes them anew; the difference is then reviewed like code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bridge.dialects import DIALECTS, Dialect, check, default_dialect, elasticsearch, opensearch, query_for
+from bridge.encode.base import TokenVocabulary
+from bridge.errors import UnsupportedByEngine, UsageError
+from bridge.records import SparseVector
+from bridge.rewrite import QueryRewriter
+from bridge.settings import Product
+from bridge.tokens import MAX_CLAUSES, Kind
+from tests.vectors import vector_of
+
+GOLDEN = Path(__file__).parent / "golden"
+WRITE = os.environ.get("BRIDGE_GOLDEN") == "write"
+
+WEATHER = {"ny": 5.7729, "weather": 4.5684, "now": 3.5895}
+DOTTED = {"u.s.": 4.25, ".": 0.5, "․": 0.25, "": 0.125, "rain": 2.0}
+HEAVY = {"rare": 200.0, "common": 0.3}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A golden file's name, and what it is the query of."""
+
+    name: str
+    product: Product
+    version: tuple[int, ...]
+    kind: Kind
+    dialect: Dialect
+    weights: dict[str, float]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+CASES = [
+    Case(f"{product}-{kind}-{dialect}{suffix}", product, version, kind, dialect, weights)
+    for product, version, kind, dialect in (
+        ("opensearch", (3, 6, 0), "rank_features", "neural_sparse"),
+        ("opensearch", (3, 6, 0), "rank_features", "rank_feature"),
+        ("opensearch", (3, 6, 0), "sparse_vector", "neural_sparse"),
+        ("elasticsearch", (9, 2, 0), "rank_features", "rank_feature"),
+        ("elasticsearch", (9, 2, 0), "sparse_vector", "sparse_vector"),
+    )
+    for suffix, weights in (("", WEATHER), ("-dots", DOTTED), ("-heavy", HEAVY))
+] + [
+    Case(
+        "elasticsearch-sparse_vector-before-8.15",
+        "elasticsearch",
+        (8, 14, 3),
+        "sparse_vector",
+        "sparse_vector",
+        WEATHER,
+    )
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_query_is_the_golden_one(case: Case) -> None:
+    query = query_for(
+        case.dialect, case.product, case.version, case.kind, "embedding", vector_of(case.weights), size=10
+    )
+    path = GOLDEN / f"{case.name}.json"
+    if WRITE:
+        path.write_text(json.dumps(query, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    assert path.read_text("utf-8") == json.dumps(query, indent=2, ensure_ascii=False) + "\n"
+
+
+def test_every_golden_file_is_of_a_case_and_every_dialect_has_one() -> None:
+    assert {path.name for path in GOLDEN.iterdir()} == {f"{case.name}.json" for case in CASES}
+    spoken = {
+        (product, kind, one) for product, kinds in DIALECTS.items() for kind, all_ in kinds.items() for one in all_
+    }
+    assert {(case.product, case.kind, case.dialect) for case in CASES} == spoken
+
+
+# --- Which dialect ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("product", "version", "kind", "dialect"),
+    [
+        ("opensearch", (2, 11, 0), "rank_features", "rank_feature"),
+        ("opensearch", (2, 13, 9), "rank_features", "rank_feature"),
+        ("opensearch", (2, 14, 0), "rank_features", "neural_sparse"),
+        ("opensearch", (3, 6, 0), "rank_features", "neural_sparse"),
+        ("opensearch", (3, 6, 0), "sparse_vector", "neural_sparse"),
+        ("elasticsearch", (7, 17, 29), "rank_features", "rank_feature"),
+        ("elasticsearch", (9, 2, 0), "rank_features", "rank_feature"),
+        ("elasticsearch", (9, 2, 0), "sparse_vector", "sparse_vector"),
+    ],
+)
+def test_the_default_is_the_best_that_the_version_understands(
+    product: Product, version: tuple[int, ...], kind: Kind, dialect: Dialect
+) -> None:
+    assert default_dialect(product, version, kind) == dialect
+    check(dialect, product, version, kind)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "product", "version", "kind", "reason"),
+    [
+        ("sparse_vector", "opensearch", (3, 6), "rank_features", "what does: neural_sparse, rank_feature"),
+        ("rank_feature", "opensearch", (3, 6), "sparse_vector", "does not ask a sparse_vector field of opensearch"),
+        ("neural_sparse", "elasticsearch", (9, 2), "rank_features", "what does: rank_feature"),
+        ("rank_feature", "elasticsearch", (9, 2), "sparse_vector", "what does: sparse_vector"),
+        ("neural_sparse", "opensearch", (2, 13), "rank_features", "from OpenSearch 2.14 on; use rank_feature"),
+    ],
+)
+def test_a_dialect_that_is_not_spoken_is_refused_and_the_spoken_one_named(
+    dialect: Dialect, product: Product, version: tuple[int, ...], kind: Kind, reason: str
+) -> None:
+    with pytest.raises(UnsupportedByEngine, match=reason):
+        query_for(dialect, product, version, kind, "v", vector_of(WEATHER), 10)
+
+
+# --- Weights ------------------------------------------------------------------------------------------------
+
+
+def asked(query: dict[str, Any]) -> tuple[dict[str, float], float]:
+    """The tokens and the boost of a `neural_sparse` query."""
+    (body,) = query["neural_sparse"].values()
+    return body["query_tokens"], body.get("boost", 1.0)
+
+
+@pytest.mark.parametrize("heaviest", [64.00001, 100.0, 128.0, 128.1, 1e6, 3e38])
+def test_weights_beyond_64_are_scaled_and_the_boost_undoes_it_exactly(heaviest: float) -> None:
+    vector = vector_of({"a": heaviest, "b": 0.1, "c": 63.7})
+    tokens, boost = asked(opensearch.neural_sparse("v", vector))
+    assert 32 < max(tokens.values()) <= 64
+    scaled = np.array(list(tokens.values()), np.float32) * np.float32(boost)
+    assert np.array_equal(scaled, vector.weights)
+
+
+@pytest.mark.parametrize("heaviest", [0.001, 63.9, 64.0])
+def test_weights_up_to_64_are_sent_as_they_are(heaviest: float) -> None:
+    query = opensearch.neural_sparse("v", vector_of({"a": heaviest}))
+    assert query == {"neural_sparse": {"v": {"query_tokens": {"a": heaviest}}}}
+
+
+def test_elasticsearch_is_never_let_to_prune() -> None:
+    assert elasticsearch.sparse_vector("v", vector_of(WEATHER))["sparse_vector"]["prune"] is False
+
+
+def test_seismic_collects_as_many_hits_as_are_wanted_and_reads_every_token() -> None:
+    query = query_for("neural_sparse", "opensearch", (3, 6), "sparse_vector", "v", vector_of(WEATHER), size=250)
+    parameters = query["neural_sparse"]["v"]["method_parameters"]
+    assert parameters == {"k": 250, "top_n": 3, "heap_factor": 1.0}
+
+
+def test_seismic_refuses_ids_that_would_wrap_around() -> None:
+    vector = SparseVector(np.array([32_768], np.int32), np.array([1.0], np.float32), TokenVocabulary(["x"] * 32_769))
+    with pytest.raises(UnsupportedByEngine, match="32768 is past 32767"):
+        opensearch.seismic("v", vector, k=10)
+
+
+# --- Search bodies ------------------------------------------------------------------------------------------
+
+
+class AnyTokens:
+    """An encoder of made-up queries: `n` words weigh 1, 2, … n."""
+
+    name = "any"
+    space = fingerprint = "any-0"
+    encodes_documents = False
+    open_vocabulary = True
+    ceilings = (1.0, 1.0)
+    vocabulary = TokenVocabulary([f"w{i}" for i in range(5000)])
+
+    def encode_query(self, texts: Any) -> list[SparseVector]:
+        return [vector_of({f"w{i}": i + 1.0 for i in range(int(text))}) for text in texts]
+
+    encode_document = encode_query
+
+
+def rewriter(dialect: Dialect = "rank_feature") -> QueryRewriter:
+    return QueryRewriter(AnyTokens(), "opensearch", (3, 6, 0), "embedding", "rank_features", dialect)
+
+
+def test_a_body_has_the_query_and_the_size_and_leaves_the_vectors_out() -> None:
+    assert rewriter("neural_sparse").rewrite("2", size=5) == {
+        "size": 5,
+        "query": {"neural_sparse": {"embedding": {"query_tokens": {"w0": 1.0, "w1": 2.0}}}},
+        "_source": {"excludes": ["embedding", "bridge_content_hash"]},
+    }
+
+
+def test_a_filter_does_not_score_and_the_query_must_match() -> None:
+    assert rewriter("neural_sparse").rewrite("1", filter={"term": {"lang": "de"}})["query"] == {
+        "bool": {
+            "should": [{"neural_sparse": {"embedding": {"query_tokens": {"w0": 1.0}}}}],
+            "minimum_should_match": 1,
+            "filter": [{"term": {"lang": "de"}}],
+        }
+    }
+
+
+@pytest.mark.parametrize("dialect", ["neural_sparse", "rank_feature"])
+def test_beyond_the_clause_limit_the_heaviest_stay_and_the_rest_is_counted(dialect: Dialect) -> None:
+    one = rewriter(dialect)
+    encoded = one.encode("1100")
+    assert encoded.dropped == 1100 - MAX_CLAUSES == 76
+    assert encoded.sparse
+    assert set(encoded.sparse.tokens) == {f"w{i}" for i in range(76, 1100)}
+    assert json.dumps(one.query(encoded)).count('"boost"' if dialect == "rank_feature" else '"w') >= MAX_CLAUSES
+
+
+def test_within_the_clause_limit_nothing_is_dropped() -> None:
+    encoded = rewriter().encode("1024")
+    assert (len(encoded.sparse or ()), encoded.dropped) == (1024, 0)
+
+
+@pytest.mark.parametrize("dialect", ["neural_sparse", "rank_feature"])
+def test_a_query_without_any_token_matches_nothing(dialect: Dialect) -> None:
+    assert rewriter(dialect).rewrite("0")["query"] == {"match_none": {}}
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n", [], [("", None)]])
+def test_an_empty_query_is_refused(text: Any) -> None:
+    with pytest.raises(UsageError, match="the query is empty"):
+        rewriter().rewrite(text)
