@@ -368,7 +368,8 @@ def reason_of(answer: Any) -> str:
     if isinstance(answer, (bytes, str)):
         text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
         return " ".join(text.split())[:300]
-    error = answer.get("error", answer) if isinstance(answer, dict) else None
+    # Gateways in front of an engine (AWS's, say) answer with a message alone.
+    error = answer.get("error", answer.get("message", answer)) if isinstance(answer, dict) else None
     if isinstance(error, str):
         return error[:500]
     if not isinstance(error, dict):
