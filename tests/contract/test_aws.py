@@ -41,7 +41,7 @@ def gate(opensearch_url: str) -> Iterator[Guard]:
     guard = Guard(node=opensearch_url)
 
     class Gate(Answering):
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             said = self.headers.get("Authorization", "")
             guard.seen.append(said)
