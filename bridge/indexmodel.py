@@ -42,7 +42,8 @@ class IndexModel:
                 f"index {state.name} was registered by another release of the bridge "
                 f"(format {state.meta.get('format')}, this one knows {META_FORMAT})"
             )
-        known = {key: value for key, value in state.meta.items() if key != "format"}
+        # What is None is not written; an index that no document model was named for has no such entry.
+        known = {"document_encoder": None} | {key: value for key, value in state.meta.items() if key != "format"}
         try:
             return msgspec.convert(known, cls)
         except msgspec.ValidationError as error:
@@ -54,10 +55,10 @@ class IndexModel:
 
     def check_query_encoder(self, encoder: Encoder, index: str) -> None:
         """Raises ModelMismatch unless the index lists `encoder`, in the same space."""
-        if encoder.space != self.space or encoder.fingerprint not in self.query_encoders:
+        if encoder.space != self.space or encoder.query_fingerprint not in self.query_encoders:
             raise ModelMismatch(
                 f"index {index} holds vectors of {self.document_encoder or self.space} and is asked by "
-                f"{', '.join(self.query_encoders)}; the model {encoder.name} is {encoder.fingerprint}. "
+                f"{', '.join(self.query_encoders)}; the model {encoder.name} is {encoder.query_fingerprint}. "
                 "Use the index's own model (leave --model out), or ingest into a new index"
             )
 

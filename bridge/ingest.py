@@ -23,17 +23,29 @@ from bridge.bulk import BulkOptions, BulkSender
 from bridge.checkpoint import Checkpoint, check_same_run, read_checkpoint, write_checkpoint
 from bridge.deadletter import DeadLetterFile
 from bridge.encode import Encoder, load_encoder
-from bridge.encode.load import find_folder
+from bridge.encode.base import TokenVocabulary
+from bridge.encode.load import ModelOrigin
 from bridge.engines import Engine
-from bridge.errors import BridgeError, DocumentError, SourceError
+from bridge.errors import BridgeError, DocumentError, ModelMismatch, SourceError, UsageError
 from bridge.fit import FitOptions, fit
 from bridge.indexmodel import IndexModel
 from bridge.modelstore import find_model, save_model
-from bridge.records import HASH_FIELD, TEXT_FIELDS, BulkOutcome, DeadLetter, Doc, EncodedDoc
+from bridge.records import (
+    HASH_FIELD,
+    TEXT_FIELDS,
+    BulkOutcome,
+    DeadLetter,
+    Doc,
+    EncodedDoc,
+    Progress,
+    Report,
+    SparseVector,
+)
 from bridge.register import RegisterOptions
 from bridge.settings import data_folder
 from bridge.sources import Item, Source, content_hash, text_of
 from bridge.tokens import field_value
+from bridge.vectorfile import StoredEncoder, VectorMeta, looks_encoded, read_vector, source_fields
 
 CHECKPOINT_SECONDS = 1.0
 _BATCH = 128
@@ -51,6 +63,10 @@ class IngestOptions:
     fresh: bool = False
     """Forget the checkpoint of an interrupted run and begin at the source's start."""
     bulk: BulkOptions = field(default_factory=BulkOptions)
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """Device, precision and the rest, as `bridge.load_encoder` takes them."""
+    vectors: VectorMeta | None = None
+    """The source is files of `bridge encode`: their vectors go in as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +84,6 @@ class IngestSummary:
     dead_letter: str | None = None
     first_dead: str | None = None
     """Where the first dead document of this run stands, and why it is dead."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a run stands, for a progress bar: called after every settled batch."""
-
-    stage: str
-    documents: int
-    bytes_read: int
-    bytes_total: int | None
-
-
-Report = Callable[[Progress], None]
 
 
 def ingest(
@@ -115,7 +118,7 @@ def ingest(
     position = _begin(engine, state.uuid, index, source, encoder, options, path, say)
     letters = DeadLetterFile(Path(position.dead_letter), position.dead_letter_bytes)
     most_under_way = (options.bulk.in_flight + 2) * options.bulk.chunk_documents + _BATCH
-    run = _Run(engine, index, source, encoder, model, model.text_fields, most_under_way)
+    run = _Run(engine, index, source, encoder, model, model.text_fields, most_under_way, options.vectors)
     sender = BulkSender(
         lambda body: engine.bulk(index, body),
         run.body,
@@ -167,27 +170,50 @@ def _prepare(
     wanted = options.register
     if options.text_fields:
         wanted = replace(wanted, text_fields=options.text_fields)
-    if options.model:
-        encoder = load_encoder(options.model)
-        folder = find_folder(options.model)
+    if options.vectors:
+        encoder, origin = _of_vectors(options.vectors, options)
+        if not options.text_fields and not there:
+            wanted = replace(wanted, text_fields=options.vectors.text_fields)
+    elif options.model:
+        encoder = load_encoder(options.model, **options.run)
+        origin = ModelOrigin.of(options.model, options.run)
     elif there and there.document_encoder:
-        encoder = find_model(engine, there.document_encoder)
-        folder = find_folder(encoder.fingerprint)
+        encoder = find_model(engine, there.document_encoder, **options.run)
+        origin = ModelOrigin.of(encoder.fingerprint)
         say(f"using the index's own model {encoder.fingerprint}")
     else:
         fields = wanted.text_fields or (there.text_fields if there else TEXT_FIELDS)
         encoder = _fit(source, fields, options.fit, report)
-        folder = find_folder(encoder.fingerprint)
+        origin = ModelOrigin.of(encoder.fingerprint)
         say(f"no model was named: fitted {encoder.fingerprint} on the source itself")
     if there and there.document_encoder:
         there.check_document_encoder(encoder, index)
-    encoder.encode_document([""])  # a query-only model says so before anything is written
+    if not options.vectors:
+        encoder.encode_document([""])  # a query-only model says so before anything is written
     planned = register.plan(engine, index, encoder, wanted)
+    by_id = planned.model.kind == "sparse_vector" and engine.product == "opensearch"
+    if by_id and isinstance(encoder, StoredEncoder):
+        raise UsageError(
+            f"index {index} keeps ids, and a vector file has tokens; name the model ({encoder.name}) with --model"
+        )
     for step in planned.steps:
         say(step)
     register.apply(engine, planned)
-    save_model(engine, encoder, folder)
+    if origin:
+        save_model(engine, encoder, origin)
     return encoder, planned.model
+
+
+def _of_vectors(meta: VectorMeta, options: IngestOptions) -> tuple[Encoder, ModelOrigin | None]:
+    """The encoder of vector files: the model itself where it is named, else what the files say of it."""
+    if not options.model:
+        return StoredEncoder(meta), None
+    encoder = load_encoder(options.model, **options.run)
+    if encoder.fingerprint != meta.document_encoder:
+        raise ModelMismatch(
+            f"the vectors are of {meta.model} ({meta.document_encoder}), not of {encoder.name} ({encoder.fingerprint})"
+        )
+    return encoder, ModelOrigin.of(options.model, options.run)
 
 
 def _fit(source: Source, fields: tuple[str, ...], options: FitOptions, report: Report) -> Encoder:
@@ -252,6 +278,7 @@ class _Run:
     text_fields: tuple[str, ...]
     most_under_way: int
     """Documents that may have been read, and not yet have come to the engine."""
+    vectors: VectorMeta | None = None
     sent: dict[str, None] = field(default_factory=dict)
     """The ids of the latest `most_under_way` documents that were sent, the oldest first."""
 
@@ -260,32 +287,61 @@ class _Run:
         items = self.source.read(begin.position)
         while batch := list(islice(items, _BATCH)):
             settled: dict[int, BulkOutcome] = {}
-            texts: dict[int, tuple[Doc, str, str]] = {}
+            texts: dict[int, tuple[Doc, str | SparseVector, str]] = {}
             for place, item in enumerate(batch):
                 if isinstance(item, DeadLetter):
                     settled[place] = _dead(item)
                 elif item.op == "index":
                     try:
-                        self._check_names(item)
-                        text = text_of(item.source, self.text_fields)
-                        # The text as well: other text fields make another vector of the same source.
-                        texts[place] = item, text, content_hash({"source": item.source, "text": text})
+                        texts[place] = self._read(item)
                     except DocumentError as error:
                         settled[place] = _dead(DeadLetter(item.position, item.id, str(error), _whole(item)))
             if begin.operation == "index":
                 self._settle_unchanged(batch, texts, settled)
-            vectors = dict(
-                zip(texts, self.encoder.encode_document([text for _, text, _ in texts.values()]), strict=True)
-            )
+            vectors = self._vectors(texts)
             for place, item in enumerate(batch):
                 if place in settled:
                     yield settled[place]
                 elif isinstance(item, Doc):
-                    digest = texts[place][2] if place in texts else ""
-                    yield EncodedDoc(item.id or "", item.source, item.position, digest, vectors.get(place), op=item.op)
+                    doc, _, digest = texts.get(place, (item, "", ""))
+                    yield EncodedDoc(doc.id or "", doc.source, doc.position, digest, vectors.get(place), op=doc.op)
+
+    def _read(self, doc: Doc) -> tuple[Doc, str | SparseVector, str]:
+        """The document as it is indexed, its text or its vector, and its content's hash."""
+        if self.vectors is None:
+            self._check_names(doc)
+            try:
+                text = text_of(doc.source, self.text_fields)
+            except DocumentError:
+                if looks_encoded(doc.source):
+                    raise DocumentError(
+                        "it is a document of a vector file whose FILE.meta.json is not beside it: whose vectors "
+                        "these are is not known; copy that along"
+                    ) from None
+                raise
+            # The text as well: other text fields make another vector of the same source.
+            return doc, text, content_hash({"source": doc.source, "text": text})
+        vocabulary = self.encoder.vocabulary
+        if self.encoder.open_vocabulary or not isinstance(vocabulary, TokenVocabulary):
+            vector = read_vector(doc.source)
+        else:
+            vector = read_vector(doc.source, vocabulary)
+        kept = replace(doc, source=source_fields(doc.source))
+        self._check_names(kept)
+        return kept, vector, content_hash(doc.source)
+
+    def _vectors(self, texts: Mapping[int, tuple[Doc, str | SparseVector, str]]) -> dict[int, SparseVector]:
+        found = {place: given for place, (_, given, _) in texts.items() if isinstance(given, SparseVector)}
+        unread = {place: given for place, (_, given, _) in texts.items() if isinstance(given, str)}
+        if unread:
+            found |= zip(unread, self.encoder.encode_document(list(unread.values())), strict=True)
+        return found
 
     def _settle_unchanged(
-        self, batch: list[Item], texts: dict[int, tuple[Doc, str, str]], settled: dict[int, BulkOutcome]
+        self,
+        batch: list[Item],
+        texts: dict[int, tuple[Doc, str | SparseVector, str]],
+        settled: dict[int, BulkOutcome],
     ) -> None:
         stored = self.hashes([doc.id for doc, _, _ in texts.values() if doc.id])
         for place, item in enumerate(batch):

@@ -1,7 +1,9 @@
-"""Fitted models travel with their index: stored in `.bridge-models` of the same cluster.
+"""Models travel with their index: stored in `.bridge-models` of the same cluster.
 
-A model folder is gzip-packed, split into parts of a megabyte, and read back only if its sha256 is
-the one that was stored. The local cache comes first, so a machine asks the cluster once.
+What needs no neural weights (a fitted model, an inference-free query side) is stored whole: gzip-packed,
+split into parts of a megabyte, and read back only if its sha256 is the one that was stored. The local
+cache comes first, so a machine asks the cluster once. Of a model with weights its Hugging Face id is
+stored, and this machine remembers where it lay.
 """
 
 from __future__ import annotations
@@ -13,36 +15,66 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from bridge import templates
 from bridge.encode.base import Encoder
 from bridge.encode.folder import writing
-from bridge.encode.load import cached_model, load_encoder
+from bridge.encode.hub import is_repository
+from bridge.encode.load import ModelOrigin, cached_model, load_encoder, remember_model, remembered_model
 from bridge.engines import Engine
 from bridge.errors import IndexNotFound, ModelError, ModelFormatError, ModelNotFound, RequestRejected
 
 MODELS_INDEX = ".bridge-models"
 
-MODEL_FILES = ("bridge.json", "idf.json", "tokenizer.json")
-"""What a model without weights consists of; nothing else is stored or written."""
+MODEL_FILES = (
+    "bridge.json",
+    "idf.json",
+    "model.safetensors",
+    "projection.safetensors",
+    "query_token_weights.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+"""What a model without neural weights consists of; nothing else is stored or written."""
 
 _PART = 1_000_000
 _PARTS_AT_ONCE = 4
 _MEND = "register or ingest with the model's folder again (--model), and it is stored anew"
 
 
-class _Manifest(msgspec.Struct, frozen=True):
+class _Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str
     files: dict[str, str]
     """File name ─▶ sha256 of its content."""
     parts: dict[str, int]
     """File name ─▶ number of parts."""
+    origin: ModelOrigin | None = None
+    """Of a model with weights: nothing is stored but this."""
 
 
-def save_model(engine: Engine, encoder: Encoder, folder: Path) -> None:
-    """Store the folder of `encoder` in the cluster, unless it is there, whole. The manifest is written last."""
+def save_model(engine: Engine, encoder: Encoder, origin: ModelOrigin) -> None:
+    """Store in the cluster what of `encoder` travels, unless it is there, whole.
+
+    Args:
+        engine: the cluster.
+        encoder: the index's.
+        origin: how it was named; a Hugging Face id is stored too, a folder is remembered on this machine alone.
+    """
+    _make_index(engine)
+    for fingerprint, files in encoder.portable.items():
+        if not _is_whole(engine, fingerprint):
+            _save_files(engine, fingerprint, files)
+    for fingerprint in {encoder.fingerprint, encoder.query_fingerprint} - set(encoder.portable):
+        remember_model(fingerprint, origin)
+        stored = engine.get_sources(MODELS_INDEX, [fingerprint], ["model"])
+        if is_repository(origin.model) and not Path(origin.model).is_dir() and fingerprint not in stored:
+            _put(engine, [(fingerprint, msgspec.to_builtins(_Manifest(fingerprint, {}, {}, origin)))])
+
+
+def _make_index(engine: Engine) -> None:
     state = engine.get_index(MODELS_INDEX)
     if state is None:
         body = templates.load_template("mappings", engine.product, "models")
@@ -51,33 +83,41 @@ def save_model(engine: Engine, encoder: Encoder, folder: Path) -> None:
         except RequestRejected:
             # Another process made it in between.
             engine.require_index(MODELS_INDEX)
-    elif _is_whole(engine, encoder.fingerprint):
-        return
+
+
+def _save_files(engine: Engine, fingerprint: str, paths: Sequence[Path]) -> None:
+    """The manifest is written last: a model that has one is whole."""
     files: dict[str, str] = {}
     parts: dict[str, int] = {}
-    for path in (folder / name for name in MODEL_FILES):
-        if path.is_file():
-            content = path.read_bytes()
-            files[path.name] = hashlib.sha256(content).hexdigest()
-            parts[path.name] = _store(engine, encoder.fingerprint, path.name, gzip.compress(content, mtime=0))
-    manifest = _Manifest(encoder.fingerprint, files, parts)
-    _put(engine, [(encoder.fingerprint, msgspec.to_builtins(manifest))])
+    for path in paths:
+        content = path.read_bytes()
+        files[path.name] = hashlib.sha256(content).hexdigest()
+        parts[path.name] = _store(engine, fingerprint, path.name, gzip.compress(content, mtime=0))
+    _put(engine, [(fingerprint, msgspec.to_builtins(_Manifest(fingerprint, files, parts)))])
 
 
-def find_model(engine: Engine, fingerprint: str) -> Encoder:
+def find_model(engine: Engine, fingerprint: str, **options: Any) -> Encoder:
     """The model of that fingerprint, from the local cache or else from the cluster.
+
+    Args:
+        engine: the cluster.
+        fingerprint: as an index's `_meta` has it.
+        options: device, precision and the rest, as for `bridge.load_encoder`.
 
     Raises:
         ModelNotFound: neither has it.
         ModelFormatError: what the cluster holds is not what was stored.
     """
     folder = cached_model(fingerprint)
-    if not folder.is_dir():
-        _download(engine, fingerprint, folder)
-    encoder = load_encoder(folder)
-    if encoder.fingerprint != fingerprint:
+    origin = None if folder.is_dir() else remembered_model(fingerprint) or _fetch(engine, fingerprint, folder)
+    if origin:
+        options |= {"revision": origin.revision, "activation": origin.activation}
+    encoder = load_encoder(origin.model if origin else folder, **options)
+    if fingerprint not in (encoder.fingerprint, encoder.query_fingerprint):
+        where = origin.model if origin else folder
         raise ModelFormatError(
-            f"{folder} was changed: it is now {encoder.fingerprint}; delete it, and it is fetched anew"
+            f"{where} was changed: it is now {encoder.fingerprint}, not {fingerprint}; "
+            + ("name the model with --model" if origin else "delete it, and it is fetched anew")
         )
     return encoder
 
@@ -92,7 +132,8 @@ def stored_models(engine: Engine) -> list[str]:
     return sorted(hit["_id"] for hit in found["hits"]["hits"])
 
 
-def _download(engine: Engine, fingerprint: str, folder: Path) -> None:
+def _fetch(engine: Engine, fingerprint: str, folder: Path) -> ModelOrigin | None:
+    """Bring the model's files into `folder`; of a model with weights, say where they are to be had."""
     try:
         manifest = _manifest(engine, fingerprint)
     except IndexNotFound:
@@ -102,11 +143,14 @@ def _download(engine: Engine, fingerprint: str, folder: Path) -> None:
             f"model {fingerprint} is neither in the local cache nor in {MODELS_INDEX} of {engine.url}; "
             "name its folder with --model"
         )
+    if manifest.origin:
+        return manifest.origin
     with writing(folder):
-        _fetch(engine, manifest, folder)
+        _fetch_files(engine, manifest, folder)
+    return None
 
 
-def _fetch(engine: Engine, manifest: _Manifest, folder: Path) -> None:
+def _fetch_files(engine: Engine, manifest: _Manifest, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as temporary:
         half = Path(temporary) / "model"
@@ -122,7 +166,7 @@ def _fetch(engine: Engine, manifest: _Manifest, folder: Path) -> None:
 
 
 def _manifest(engine: Engine, fingerprint: str) -> _Manifest | None:
-    found = engine.get_sources(MODELS_INDEX, [fingerprint], ["model", "files", "parts"])
+    found = engine.get_sources(MODELS_INDEX, [fingerprint], ["model", "files", "parts", "origin"])
     return msgspec.convert(found[fingerprint], _Manifest) if fingerprint in found else None
 
 

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -146,6 +146,20 @@ class BulkOutcome:
     reason: str | None = None
     document: Any = None
     """What the dead-letter file keeps; None unless dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands, for a progress bar: its stage, documents so far, and bytes of the source."""
+
+    stage: str
+    documents: int
+    bytes_read: int
+    bytes_total: int | None
+
+
+Report = Callable[[Progress], None]
+"""What gets the progress, after every settled batch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ class RegisterOptions:
     two_phase: bool = False
     shards: int | None = None
     replicas: int | None = None
+    query_models: tuple[Encoder, ...] = ()
+    """Further encoders that may ask: a separate query model, a conversation encoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,18 @@ def plan(engine: Engine, index: str, encoder: Encoder, options: RegisterOptions 
     if there and options.field == VECTOR_FIELD:
         options = replace(options, field=there.field)
     _check(info, kind, encoder, options)
+    for other in options.query_models:
+        if other.space != encoder.space:
+            raise ModelMismatch(
+                f"model {other.name} ({other.query_fingerprint}) has another vocabulary than {encoder.name} "
+                f"({encoder.fingerprint}): it cannot ask for its documents"
+            )
     # Behind an alias, what is made is named after the index itself.
     name = state.name if state else index
     model = IndexModel(
         space=encoder.space,
         document_encoder=encoder.fingerprint if encoder.encodes_documents else None,
-        query_encoders=(encoder.fingerprint,),
+        query_encoders=(encoder.query_fingerprint, *(other.query_fingerprint for other in options.query_models)),
         kind=kind,
         field=options.field,
         text_fields=options.text_fields or (there.text_fields if there else TEXT_FIELDS),

@@ -51,6 +51,7 @@ class QueryRewriter:
         field: str = VECTOR_FIELD,
         kind: str = "rank_features",
         dialect: str | None = None,
+        **options: Any,
     ) -> QueryRewriter:
         """A rewriter that asks no cluster: you say what the index is like.
 
@@ -61,6 +62,7 @@ class QueryRewriter:
             field: the index's vector field.
             kind: ``rank_features`` or ``sparse_vector``.
             dialect: ``neural_sparse``, ``rank_feature`` or ``sparse_vector``; the best one by default.
+            options: device, precision and the rest, as for `bridge.load_encoder`.
 
         Raises:
             UsageError: an unknown word, or a version that is none.
@@ -70,11 +72,12 @@ class QueryRewriter:
         product: Product = _one_of("engine", engine, get_args(Product))
         number = _version(version)
         checked: Kind = _one_of("kind", kind, get_args(Kind))
-        return cls(load_encoder(model), product, number, field, checked, _dialect(dialect, product, number, checked))
+        encoder = load_encoder(model, **options)
+        return cls(encoder, product, number, field, checked, _dialect(dialect, product, number, checked))
 
     @classmethod
     def for_index(
-        cls, engine: Engine, index: str, *, model: str | None = None, dialect: str | None = None
+        cls, engine: Engine, index: str, *, model: str | None = None, dialect: str | None = None, **options: Any
     ) -> QueryRewriter:
         """A rewriter for an index: field, kind, version and model are read off the cluster.
 
@@ -94,10 +97,10 @@ class QueryRewriter:
                 "(bridge rewrite --model … --field …)"
             )
         if model:
-            encoder = load_encoder(model)
+            encoder = load_encoder(model, **options)
             there.check_query_encoder(encoder, index)
         else:
-            encoder = find_model(engine, there.query_encoders[0])
+            encoder = find_model(engine, there.query_encoders[0], **options)
         info = engine.info()
         spoken = _dialect(dialect, info.product, info.version, there.kind)
         return cls(encoder, info.product, info.version, there.field, there.kind, spoken, there.text_fields)

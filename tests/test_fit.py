@@ -124,7 +124,7 @@ def test_memory_does_not_grow_with_the_number_of_distinct_words(
     peaks = []
     for count in (5_000, 50_000):
         tracemalloc.start()
-        fitting._count(NoMemory(), (f"new{i} newer{i}" for i in range(count)))
+        fitting._Counts().read(NoMemory(), (f"new{i} newer{i}" for i in range(count)))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]

@@ -65,7 +65,7 @@ class Model:
     def __init__(
         self, fingerprint: str = "model-1", space: str = "space-1", size: int = 30_522, ceilings: Any = (2.5, 7.5)
     ) -> None:
-        self.fingerprint = fingerprint
+        self.fingerprint = self.query_fingerprint = fingerprint
         self.space = space
         self.vocabulary = TokenVocabulary(["x"] * size)
         self.ceilings: tuple[float, float] = ceilings

@@ -18,14 +18,19 @@ _COMMANDS = {
     "demo": "bridge.cli.demo",
     "doctor": "bridge.cli.doctor",
     "node": "bridge.cli.node",
+    "models": "bridge.cli.models",
     "fit": "bridge.cli.indexing",
     "register": "bridge.cli.indexing",
+    "encode": "bridge.cli.encoding",
     "ingest": "bridge.cli.indexing",
     "rewrite": "bridge.cli.asking",
     "search": "bridge.cli.asking",
     "evaluate": "bridge.cli.measuring",
+    "export": "bridge.cli.exporting",
 }
 """Each command and the module that holds it; a module is imported when its command is asked for."""
+
+_GROUPS = ("node", "models")
 
 
 class _Commands(BridgeGroup):
@@ -37,7 +42,7 @@ class _Commands(BridgeGroup):
         del context
         if name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(_COMMANDS[name]), "group" if name == "node" else name)
+        command: click.Command = getattr(import_module(_COMMANDS[name]), "group" if name in _GROUPS else name)
         return command
 
 

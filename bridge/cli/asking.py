@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from bridge.cli.common import BridgeCommand, State, pass_state
+from bridge.cli.common import BridgeCommand, State, model_options, pass_state, run_options
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _dialect = click.option("--dialect", type=click.Choice(["neural_sparse", "rank_f
 @click.option(
     "--model",
     metavar="MODEL",
-    help="A model's folder or fingerprint; with --index, the index's own is the default.",
+    help="A model's id, folder or fingerprint; with --index, the index's own is the default.",
 )
 @click.option("--index", metavar="INDEX", help="Read field, kind, version and model off this index.")
 @click.option(
@@ -58,6 +58,7 @@ _dialect = click.option("--dialect", type=click.Choice(["neural_sparse", "rank_f
 @_dialect
 @_size
 @_filter
+@model_options
 @pass_state
 def rewrite(state: State, /, text: str, model: str | None, index: str | None, **options: Any) -> int:
     """Print TEXT as a search body, and nothing else on stdout.
@@ -72,7 +73,9 @@ def rewrite(state: State, /, text: str, model: str | None, index: str | None, **
         from bridge.rewrite import QueryRewriter
 
         with state.connect() as engine:
-            rewriter = QueryRewriter.for_index(engine, index, model=model, dialect=options["dialect"])
+            rewriter = QueryRewriter.for_index(
+                engine, index, model=model, dialect=options["dialect"], **run_options(options)
+            )
     elif model:
         rewriter = _offline(state, model, options)
     else:
@@ -96,17 +99,24 @@ def _offline(state: State, /, model: str, options: dict[str, Any]) -> QueryRewri
     version = options["engine_version"] or {"opensearch": "3.6.0", "elasticsearch": "9.2.0"}[product]
     kind = "sparse_vector" if options["dialect"] == "sparse_vector" else options["kind"]
     return QueryRewriter.load(
-        model, engine=product, version=version, field=options["field"], kind=kind, dialect=options["dialect"]
+        model,
+        engine=product,
+        version=version,
+        field=options["field"],
+        kind=kind,
+        dialect=options["dialect"],
+        **run_options(options),
     )
 
 
 @click.command(cls=BridgeCommand, short_help="Ask an index.")
 @click.argument("index")
 @click.argument("text")
-@click.option("--model", metavar="MODEL", help="A model's folder or fingerprint; the index's own is the default.")
+@click.option("--model", metavar="MODEL", help="A model's id, folder or fingerprint; the index's own is the default.")
 @_dialect
 @_size
 @_filter
+@model_options
 @pass_state
 def search(state: State, /, index: str, text: str, model: str | None, **options: Any) -> int:
     """Ask INDEX, and show each hit with the tokens that made its score.
@@ -119,7 +129,9 @@ def search(state: State, /, index: str, text: str, model: str | None, **options:
     from bridge.search import search as ask
 
     with state.connect() as engine:
-        rewriter = QueryRewriter.for_index(engine, index, model=model, dialect=options["dialect"])
+        rewriter = QueryRewriter.for_index(
+            engine, index, model=model, dialect=options["dialect"], **run_options(options)
+        )
         result = ask(engine, index, rewriter, text, size=options["size"], filter=_parse_filter(options["filter_json"]))
     if state.json:
         state.out(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bridge.engines import Engine
-    from bridge.ingest import Progress
+    from bridge.records import Progress
 
 
 @dataclass(slots=True)
@@ -167,6 +167,33 @@ def _shared_options() -> list[_Shared]:
         _Shared("-q", "--quiet", to="quiet", is_flag=True, help="No progress and no notices on stderr."),
         _Shared("-v", "--verbose", to="verbose", is_flag=True, help="Show tracebacks of errors."),
     ]  # fmt: skip
+
+
+_MODEL_OPTIONS = ("device", "precision", "revision", "allow_pickle", "trust_remote_code", "activation")
+
+
+def model_options(command: Any) -> Any:
+    """The options of commands that load a model; `run_options` takes them out again."""
+    for option in (
+        click.option("--activation", type=click.Choice(["log1p_relu", "log1p_log1p_relu", "relu"]),
+                     help="Another activation than the model's files or card say."),
+        click.option("--trust-remote-code", is_flag=True,
+                     help="Run code that the model's folder brings along for its architecture."),
+        click.option("--allow-pickle", is_flag=True,
+                     help="Read pytorch_model.bin, restricted to tensors, where there are no safetensors."),
+        click.option("--revision", metavar="REVISION", help="A branch, tag or commit of a Hugging Face model."),
+        click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]),
+                     help="Default: fp32 on a CPU, bf16 on a GPU."),
+        click.option("--device", default="auto", show_default=True, metavar="DEVICE",
+                     help="Where a neural model runs: cpu, cuda, cuda:N, mps; auto is a GPU where there is one."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def run_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The values of `model_options`, as `bridge.load_encoder` takes them."""
+    return {name: options[name] for name in _MODEL_OPTIONS}
 
 
 class BridgeCommand(click.Command):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from bridge.cli.common import BridgeCommand, SectionOption, State, error_line, pass_state
+from bridge.cli.common import (
+    BridgeCommand,
+    SectionOption,
+    State,
+    error_line,
+    model_options,
+    pass_state,
+    run_options,
+)
 from bridge.records import TEXT_FIELDS
 
 if TYPE_CHECKING:
@@ -78,6 +88,10 @@ _fit_options = _all_of(
         help="Fit over the word pieces of this folder's tokenizer.json (SEISMIC needs that).",
     ),
     _fit_option(
+        "--teacher", metavar="MODEL",
+        help="A dense encoder, a folder or a Hugging Face id: fit a projection of it onto the words.",
+    ),
+    _fit_option(
         "--k1", type=float, default=0.9, show_default=True, metavar="X", help="BM25's term-frequency saturation."
     ),
     _fit_option(
@@ -98,28 +112,33 @@ _fit_options = _all_of(
 )
 @_text_field
 @_fit_options
+@model_options
 @pass_state
-def fit(state: State, /, sources: tuple[str, ...], output: Path, text_fields: tuple[str, ...], **fitting: Any) -> int:
-    """Learn a lexical model from a corpus, in one pass and without training.
+def fit(state: State, /, sources: tuple[str, ...], output: Path, text_fields: tuple[str, ...], **options: Any) -> int:
+    """Learn a model from a corpus, in one pass and without training.
 
     SOURCE is a file (.jsonl .csv .tsv .parquet, also .gz .zst), a glob, a BEIR folder, or - for stdin. The model
-    is BM25 as a pair of sparse encoders: an engine's dot product of its vectors is the BM25 score.
+    is BM25 as a pair of sparse encoders: an engine's dot product of its vectors is the BM25 score. With a --teacher
+    it is a projection: documents are encoded by that dense encoder and a table; queries stay a look-up.
 
     \b
     bridge fit articles.jsonl -o article-model
+    bridge fit articles.jsonl -o article-model --teacher all-MiniLM-L6-v2
     bridge fit articles.jsonl -o article-model --tokenizer bert-folder
     """
+    from bridge.encode.projection import ProjectionCard
     from bridge.fit import fit as learn
     from bridge.ingest import texts_of
     from bridge.sources import open_source
 
     with open_source(sources) as source, state.progress() as report:
-        encoder = learn(texts_of(source, text_fields or TEXT_FIELDS, report), output, _fitting(fitting))
+        encoder = learn(texts_of(source, text_fields or TEXT_FIELDS, report), output, _fitting(options))
     card = encoder.card
     if state.json:
         state.out({"model": encoder.fingerprint, "folder": str(output), **msgspec.to_builtins(card)})
     else:
-        how = f"stemmed ({card.stemmer})" if card.stemmer else card.analyzer
+        how = f"stemmed ({card.stemmer})" if card.stemmer else getattr(card, "analyzer", "words")
+        how += f", projected from {card.teacher}" if isinstance(card, ProjectionCard) else ""
         size = f"{card.documents:,} documents, {card.average_length:.1f} terms each"
         click.echo(f"{encoder.fingerprint} in {output}: {size}, {how}")
     return 0
@@ -127,9 +146,19 @@ def fit(state: State, /, sources: tuple[str, ...], output: Path, text_fields: tu
 
 @click.command(cls=BridgeCommand, short_help="Make an index for a model, or bring one up to it.")
 @click.argument("index")
-@click.option("--model", metavar="MODEL", required=True, help="A model's folder, or a fitted model's fingerprint.")
+@click.option(
+    "--model", metavar="MODEL", required=True, help="A card's id, a Hugging Face id, a folder, or a fingerprint."
+)
+@click.option(
+    "--query-model",
+    "query_models",
+    multiple=True,
+    metavar="MODEL",
+    help="Also let this model ask: a separate query model, or a conversation encoder; may be repeated.",
+)
 @_text_field
 @_index_options
+@model_options
 @click.option("--dry-run", is_flag=True, help="Print what would change, as a diff, and change nothing.")
 @pass_state
 def register(
@@ -142,15 +171,22 @@ def register(
     """
     from bridge import register as registering
     from bridge.encode import load_encoder
-    from bridge.encode.load import find_folder
+    from bridge.encode.load import ModelOrigin
     from bridge.modelstore import save_model
 
-    encoder = load_encoder(model)
+    running = run_options(options)
+    encoder = load_encoder(model, **running)
+    # A revision is one repository's, and so is an activation: the query models have their own.
+    others = {name: load_encoder(name, **running | {"revision": None, "activation": None})
+              for name in options["query_models"]}  # fmt: skip
+    chosen = replace(_register_options(options, text_fields), query_models=tuple(others.values()))
     with state.connect() as engine:
-        planned = registering.plan(engine, index, encoder, _register_options(options, text_fields))
+        planned = registering.plan(engine, index, encoder, chosen)
         if not dry_run:
             registering.apply(engine, planned)
-            save_model(engine, encoder, find_folder(model))
+            save_model(engine, encoder, ModelOrigin.of(model, running))
+            for name, other in others.items():
+                save_model(engine, other, ModelOrigin.of(name))
     if state.json:
         state.out(
             {
@@ -176,11 +212,12 @@ def register(
 @click.option(
     "--model",
     metavar="MODEL",
-    help="A model's folder or fingerprint; else the index's own, else one is fitted on the source.",
+    help="A card's id, a Hugging Face id, a folder or a fingerprint; else the index's own, else one is fitted.",
 )
 @_id_options
 @_text_field
 @_index_options
+@model_options
 @_fit_options
 @click.option(
     "--dead-letter",
@@ -217,29 +254,33 @@ def ingest(state: State, /, index: str, sources: tuple[str, ...], **options: Any
     bridge ingest articles articles.jsonl
     bridge ingest articles 'parts/*.parquet' --id-field key --text-field headline --text-field body
     zcat dump.jsonl.gz | bridge ingest articles -
+    bridge ingest articles vectors.jsonl               a file of `bridge encode`: its vectors go in as they are
     """  # fmt: skip
     from bridge.bulk import BulkOptions
     from bridge.ingest import IngestOptions
     from bridge.ingest import ingest as run
     from bridge.sources import SourceOptions, open_source
+    from bridge.vectorfile import ID_FIELD, shared_meta
 
     text_fields = options["text_fields"] or None
-    fitting = {key: options[key] for key in ("language", "tokenizer", "k1", "b")}
     chosen = IngestOptions(
         model=options["model"],
         text_fields=text_fields,
         register=_register_options(options, text_fields or ()),
-        fit=_fitting(fitting),
+        fit=_fitting(options),
         dead_letter=options["dead_letter"],
         fresh=options["fresh"],
+        run=run_options(options) | ({"teacher": options["teacher"]} if options["teacher"] else {}),
         bulk=BulkOptions(chunk_documents=options["chunk_documents"], chunk_bytes=options["chunk_bytes"]),
     )
     source_options = SourceOptions(id_field=options["id_field"], id_from=options["id_from"])
-    with (
-        open_source(sources, source_options) as source,
-        state.connect() as engine,
-        state.progress() as report,
-    ):
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(sources, source_options))
+        if vectors := shared_meta([file.name for file in source.files]):
+            source = stack.enter_context(open_source(sources, SourceOptions(id_field=ID_FIELD)))
+            chosen = replace(chosen, vectors=vectors)
+        engine = stack.enter_context(state.connect())
+        report = stack.enter_context(state.progress())
         started = time.monotonic()
         summary = run(engine, index, source, chosen, say=state.say, report=report)
     _show_summary(state, index, source, summary, time.monotonic() - started)
@@ -265,7 +306,8 @@ def _show_summary(state: State, /, index: str, source: Source, summary: IngestSu
 def _fitting(options: dict[str, Any]) -> FitOptions:
     from bridge.fit import FitOptions
 
-    return FitOptions(**options)
+    chosen = {key: options[key] for key in ("language", "tokenizer", "k1", "b", "teacher")}
+    return FitOptions(**chosen, run=run_options(options))
 
 
 def _register_options(options: dict[str, Any], text_fields: tuple[str, ...]) -> RegisterOptions:

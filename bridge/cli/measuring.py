@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.common import BridgeCommand, State, pass_state
+from bridge.cli.common import BridgeCommand, State, model_options, pass_state, run_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,11 +30,12 @@ _path = click.Path(path_type=Path)
 @click.argument("folder", type=_path)
 @click.option("--queries", type=_path, metavar="FILE", help="Other queries.jsonl for the same judgements.")
 @click.option("--split", default="test", show_default=True, metavar="SPLIT", help="Which judgements: qrels/SPLIT.tsv.")
-@click.option("--model", metavar="MODEL", help="A model's folder or fingerprint; the index's own is the default.")
+@click.option("--model", metavar="MODEL", help="A model's id, folder or fingerprint; the index's own is the default.")
 @click.option("--dialect", type=click.Choice(["neural_sparse", "rank_feature", "sparse_vector"]), help="How to ask.")
 @click.option("--run", "run_file", type=_path, metavar="FILE", help="Write the hits as a TREC run.")
 @click.option("--per-query", type=_path, metavar="FILE", help="Write each query's figures as TSV.")
 @click.option("--compare", type=_path, metavar="RUN", help="Test the difference from this TREC run, query by query.")
+@model_options
 @pass_state
 def evaluate(state: State, /, index: str, folder: Path, **options: Any) -> int:
     """Measure INDEX with the judged queries of a BEIR FOLDER (queries.jsonl, qrels/test.tsv).
@@ -51,7 +52,9 @@ def evaluate(state: State, /, index: str, folder: Path, **options: Any) -> int:
     judged = read_judged(folder, options["queries"], options["split"])
     other = read_run(options["compare"]) if options["compare"] else None
     with state.connect() as engine:
-        rewriter = QueryRewriter.for_index(engine, index, model=options["model"], dialect=options["dialect"])
+        rewriter = QueryRewriter.for_index(
+            engine, index, model=options["model"], dialect=options["dialect"], **run_options(options)
+        )
         with counting(state, "queries") as progress:
             evaluation, run = measure(engine, index, rewriter, judged, progress)
     if options["run_file"]:

@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import chain, pairwise
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import regex
 
@@ -75,14 +75,17 @@ def stemmer_for(language: str | None) -> str | None:
     return algorithm if algorithm in snowball_algorithms() else None
 
 
-class _Known(dict[str, tuple[str, ...]]):
+Term = TypeVar("Term")
+
+
+class _Known(dict[str, tuple[Term, ...]]):
     """Words ─▶ their terms, analyzed on first sight; a text is mostly words seen before."""
 
-    def __init__(self, analyze: Callable[[str], Iterable[str]]) -> None:
+    def __init__(self, analyze: Callable[[str], Iterable[Term]]) -> None:
         super().__init__()
         self._analyze = analyze
 
-    def __missing__(self, word: str) -> tuple[str, ...]:
+    def __missing__(self, word: str) -> tuple[Term, ...]:
         if len(self) >= _CACHED_WORDS:
             self.clear()
         terms = self[word] = tuple(self._analyze(word))
@@ -95,6 +98,7 @@ class WordAnalyzer:
     def __init__(self, stemmer: str | None = None) -> None:
         self.stemmer = stemmer
         self._known = _Known(self._analyze)
+        self._known_forms = _Known(self._formed)
         self._stem: Callable[[str], str] = lambda word: word
         if stemmer is not None:
             import Stemmer
@@ -103,23 +107,30 @@ class WordAnalyzer:
             self._stem = Stemmer.Stemmer(stemmer, 0).stemWord
 
     def terms(self, texts: Sequence[str]) -> list[list[str]]:
-        return [self._terms(text) for text in texts]
+        return [list(chain.from_iterable(map(self._known.__getitem__, _words(text)))) for text in texts]
 
-    def _terms(self, text: str) -> list[str]:
-        words = _ASCII_WORD.findall(text) if text.isascii() else _WORD.findall(unicodedata.normalize("NFKC", text))
-        return list(chain.from_iterable(map(self._known.__getitem__, words)))
+    def forms(self, texts: Sequence[str]) -> list[list[tuple[str, str]]]:
+        """As `terms`, each term with the word form (case-folded, not stemmed) that it was made from: (term, form)."""
+        return [list(chain.from_iterable(map(self._known_forms.__getitem__, _words(text)))) for text in texts]
 
     def _analyze(self, word: str) -> Iterable[str]:
+        return (term for term, _ in self._formed(word))
+
+    def _formed(self, word: str) -> Iterable[tuple[str, str]]:
         if _STARTS_UNSPACED.match(word):
-            return _pairs(word)
+            return ((pair, pair) for pair in _pairs(word))
         pieces = _APOSTROPHE.split(word)
         if len(pieces) > 1:
             # English 's and 't, French l' and d': one letter beside an apostrophe is grammar.
             pieces = [piece for piece in pieces if len(piece) > 1] or pieces
-        return (term for piece in pieces for form in _forms(piece) if (term := self._normal(form)))
+        return ((term, form.casefold()) for piece in pieces for form in _forms(piece) if (term := self._normal(form)))
 
     def _normal(self, form: str) -> str:
         return fold_accents(self._stem(form.casefold()[:MAX_TERM_LENGTH]))
+
+
+def _words(text: str) -> list[str]:
+    return _ASCII_WORD.findall(text) if text.isascii() else _WORD.findall(unicodedata.normalize("NFKC", text))
 
 
 def fold_accents(text: str) -> str:

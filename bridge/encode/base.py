@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +26,17 @@ class Encoder(Protocol):
     @property
     def fingerprint(self) -> str: ...
     @property
+    def query_fingerprint(self) -> str:
+        """The fingerprint of what encodes queries: `fingerprint`, or that of a query side of its own."""
+        ...
+
+    @property
     def encodes_documents(self) -> bool: ...
+    @property
+    def portable(self) -> Mapping[str, tuple[Path, ...]]:
+        """Fingerprint ─▶ files of what travels with an index: every part that needs no neural model's weights."""
+        ...
+
     @property
     def vocabulary(self) -> Vocabulary: ...
     @property

@@ -28,6 +28,7 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from bridge.encode.analysis import Analyzer, WordAnalyzer
 from bridge.encode.base import OverlayVocabulary, TokenVocabulary
@@ -80,6 +81,20 @@ def function_terms(language: str | None, analyzer: Analyzer) -> frozenset[str]:
     return frozenset(terms[0] for terms in analyzed if len(terms) == 1)
 
 
+def saturated(counted: Counter[str], k1: float, b: float, average_length: float) -> npt.NDArray[np.float64]:
+    """Saturated frequencies tf·(k1 + 1) / (tf + k1·(1 − b + b·L/avgL)) of a document's terms: float64[n], in order."""
+    frequency = np.fromiter(counted.values(), dtype=np.float64, count=len(counted))
+    flat = k1 * (1 - b + b * frequency.sum() / average_length)
+    impacts: npt.NDArray[np.float64] = frequency * (k1 + 1) / (frequency + flat)
+    return impacts
+
+
+def asked_terms(terms: Sequence[str], function_words: frozenset[str]) -> list[str]:
+    """A query's distinct terms without function words, unless there is nothing else in it."""
+    distinct = list(dict.fromkeys(terms))
+    return [term for term in distinct if term not in function_words] or distinct
+
+
 class LexicalEncoder:
     """Documents and queries of one fitted folder."""
 
@@ -96,7 +111,8 @@ class LexicalEncoder:
         else:
             self.analyzer = WordAnalyzer(self.card.stemmer)
         self._idf = read_idf(folder / "idf.json")
-        self.fingerprint = f"{FAMILY}-{file_hash(*(folder / name for name in names))[:16]}"
+        self.folder, self._names = folder, names
+        self.fingerprint = f"{FAMILY}-{file_hash(*self._files)[:16]}"
         # Impacts and IDF were fitted together: another fit is another space.
         self.space = self.fingerprint
         if isinstance(self.analyzer, PieceAnalyzer):
@@ -104,6 +120,18 @@ class LexicalEncoder:
         else:
             self.vocabulary = TokenVocabulary(tuple(self._idf))
         self._function_terms = function_terms(self.card.language, self.analyzer)
+
+    @property
+    def query_fingerprint(self) -> str:
+        return self.fingerprint
+
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        return tuple(self.folder / name for name in self._names)
+
+    @property
+    def portable(self) -> dict[str, tuple[Path, ...]]:
+        return {self.fingerprint: self._files}
 
     @property
     def open_vocabulary(self) -> bool:
@@ -124,13 +152,10 @@ class LexicalEncoder:
     def _document(self, terms: list[str], vocabulary: OverlayVocabulary) -> SparseVector:
         counted = Counter(terms)
         card = self.card
-        frequency = np.fromiter(counted.values(), dtype=np.float64, count=len(counted))
-        flat = card.k1 * (1 - card.b + card.b * len(terms) / card.average_length)
-        return vocabulary.vector(counted, frequency * (card.k1 + 1) / (frequency + flat))
+        return vocabulary.vector(counted, saturated(counted, card.k1, card.b, card.average_length))
 
     def _query(self, terms: list[str], vocabulary: OverlayVocabulary) -> SparseVector:
-        distinct = list(dict.fromkeys(terms))
-        asked = [term for term in distinct if term not in self._function_terms] or distinct
+        asked = asked_terms(terms, self._function_terms)
         unseen = self.card.unseen_weight
         weights = np.fromiter((self._idf.get(term, unseen) for term in asked), dtype=np.float64, count=len(asked))
         return vocabulary.vector(asked, weights)

@@ -7,17 +7,18 @@ summed, special tokens are left out (the model masks them), and a token that the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from bridge.encode.base import TokenVocabulary, sparse_vector
-from bridge.encode.folder import file_hash, read_json
+from bridge.encode.folder import TABLE_FILES, find_table, read_json, tokenizer_length
 from bridge.errors import ModelFormatError, UsageError
-from bridge.records import SparseVector
+from bridge.records import SparseVector, Weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -25,25 +26,61 @@ if TYPE_CHECKING:
 MISSING_WEIGHT = 1.0
 
 
-class Wordpieces:
-    """A tokenizer.json: text ─▶ token ids without special tokens, and its vocabulary."""
+class Framed(NamedTuple):
+    """Token ids of a text with the model's special tokens, and for each the text of a pair that it is of."""
 
-    def __init__(self, folder: Path) -> None:
+    ids: list[int]
+    types: list[int]
+
+
+class Wordpieces:
+    """A tokenizer.json: text ─▶ token ids with or without special tokens, and its vocabulary.
+
+    `lowercase` puts lower-casing before the tokenizer's own normalisation, as sentence-transformers' do_lower_case.
+    """
+
+    def __init__(self, folder: Path, *, lowercase: bool = False) -> None:
         path = folder / "tokenizer.json"
         self.tokenizer = load_tokenizer(path)
+        if lowercase:
+            lower_first(self.tokenizer)
         size = self.tokenizer.get_vocab_size(with_added_tokens=True)
         listed = self.tokenizer.get_vocab(with_added_tokens=True)
         tokens = [""] * max(size, 1 + max(listed.values(), default=-1))
         for token, i in listed.items():
             tokens[i] = token
         self.vocabulary = TokenVocabulary(tokens)
-        self.special = special_ids(path, listed)
-        self.fingerprint = file_hash(path)
+        content: dict[str, Any] = read_json(path)
+        self.special = special_ids(content, listed)
+        # What a tokenizer was last told of truncation and padding is saved with it, and is nothing of its own.
+        own = {name: value for name, value in content.items() if name not in ("truncation", "padding")}
+        self.fingerprint = hashlib.sha256(msgspec.json.encode(own, order="sorted")).hexdigest()
+        self.space = f"tokens-{hashlib.sha256(chr(0).join(tokens).encode()).hexdigest()[:16]}"
+        self._cutters: dict[int, Tokenizer] = {}
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, in reading order, special tokens (and `[UNK]`) left out."""
         encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [[i for i in one.ids if i not in self.special] for one in encoded]
+
+    def framed(self, texts: Sequence[str] | Sequence[tuple[str, str]], length: int) -> list[Framed]:
+        """Each text, or pair of texts, with the model's special tokens, cut to `length` with them included.
+
+        Of a pair the longer text is cut first, as transformers' ``truncation=True`` does.
+        """
+        encoded = self._cutting(length).encode_batch_fast(list(texts))
+        return [Framed(one.ids, one.type_ids) for one in encoded]
+
+    def _cutting(self, length: int) -> Tokenizer:
+        # Truncation is a tokenizer's state: one object for each length, so that threads can share this one.
+        found = self._cutters.get(length)
+        if found is None:
+            from tokenizers import Tokenizer
+
+            found = Tokenizer.from_str(self.tokenizer.to_str())
+            found.enable_truncation(length)
+            self._cutters[length] = found
+        return found
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -65,9 +102,17 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def special_ids(path: Path, listed: dict[str, int]) -> frozenset[int]:
-    """Ids of the tokens that tokenizer.json marks as special, and of its unknown token."""
-    content: dict[str, Any] = read_json(path)
+def lower_first(tokenizer: Tokenizer) -> None:
+    """Make `tokenizer` lower-case a text before anything else."""
+    from tokenizers.normalizers import Lowercase
+    from tokenizers.normalizers import Sequence as Chain
+
+    own = tokenizer.normalizer
+    tokenizer.normalizer = Chain([Lowercase(), own] if own else [Lowercase()])
+
+
+def special_ids(content: dict[str, Any], listed: dict[str, int]) -> frozenset[int]:
+    """Ids of the tokens that a tokenizer.json marks as special, and of its unknown token."""
     special = {entry["id"] for entry in content.get("added_tokens", []) if entry.get("special")}
     unknown = (content.get("model") or {}).get("unk_token")
     if isinstance(unknown, str) and unknown in listed:
@@ -89,24 +134,92 @@ def read_idf(path: Path) -> dict[str, float]:
         raise ModelFormatError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def read_weights(path: Path, vocabulary: TokenVocabulary) -> Weights:
+    """float32[V], a weight for each id.
+
+    idf.json and query_token_weights.txt name tokens, and a token that they lack weighs 1.0, as in OpenSearch;
+    sentence-transformers' SparseStaticEmbedding holds the whole table (`weight`, float32[V]).
+
+    Raises:
+        ModelFormatError: it is not such a table.
+    """
+    if path.suffix == ".safetensors":
+        return _read_table(path, len(vocabulary))
+    named = read_idf(path) if path.suffix == ".json" else _read_token_weights(path)
+    weights = np.full(len(vocabulary), MISSING_WEIGHT, dtype=np.float32)
+    for token, weight in named.items():
+        i = vocabulary.index.get(token)
+        if i is not None:
+            weights[i] = weight
+    return weights
+
+
+def _read_token_weights(path: Path) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        token, tab, weight = line.rpartition("\t")
+        try:
+            found[token] = float(weight)
+        except ValueError:
+            tab = ""
+        if not tab:
+            raise ModelFormatError(f"{path}:{number}: not a token, a tab and a weight: {line[:60]}")
+    return found
+
+
+def _read_table(path: Path, size: int) -> Weights:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        table = load_file(path).get("weight")
+    except (SafetensorError, OSError) as error:
+        raise ModelFormatError(f"{path} cannot be read: {error}") from error
+    if table is None or table.shape != (size,):
+        raise ModelFormatError(f"{path} has no table `weight` of {size} entries")
+    return np.ascontiguousarray(table, dtype=np.float32)
+
+
 class LookupEncoder:
-    """Inference-free queries from a folder with `tokenizer.json` and `idf.json`."""
+    """Inference-free queries from a folder with `tokenizer.json` and a table of weights.
+
+    Args:
+        folder: of the tokenizer; also of the table, unless that is named.
+        table: idf.json, query_token_weights.txt, or the model.safetensors of a SparseStaticEmbedding.
+        prompt: text put before each query.
+    """
 
     encodes_documents = False
     open_vocabulary = False
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, table: Path | None = None, prompt: str = "") -> None:
         self.name = folder.name or str(folder)
         self._pieces = Wordpieces(folder)
         self.vocabulary = self._pieces.vocabulary
-        idf = read_idf(folder / "idf.json")
-        self._weights = np.full(len(self.vocabulary), MISSING_WEIGHT, dtype=np.float32)
-        for token, weight in idf.items():
-            i = self.vocabulary.index.get(token)
-            if i is not None:
-                self._weights[i] = weight
-        self.space = f"tokens-{self._pieces.fingerprint[:16]}"
-        self.fingerprint = f"lookup-{file_hash(folder / 'tokenizer.json', folder / 'idf.json')[:16]}"
+        found = table or find_table(folder)
+        if found is None:
+            raise ModelFormatError(f"{folder} has no table of query weights: {' or '.join(TABLE_FILES)}")
+        self._weights = read_weights(found, self.vocabulary)
+        if not np.isfinite(self._weights).all():
+            raise ModelFormatError(f"{found} holds weights that are not finite numbers")
+        self._length, self._prompt = tokenizer_length(folder), prompt
+        self.space = self._pieces.space
+        # By what is in the table, not by its file: an IDF file and its SparseStaticEmbedding are one encoder.
+        content = hashlib.sha256(self._weights.tobytes()).hexdigest()
+        whole = "-".join((self._pieces.fingerprint, content, str(self._length), prompt))
+        self.fingerprint = f"lookup-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+        self.files: tuple[Path, ...] = tuple(
+            path for path in (folder / "tokenizer.json", folder / "tokenizer_config.json", found) if path.is_file()
+        )
+
+    @property
+    def query_fingerprint(self) -> str:
+        return self.fingerprint
+
+    @property
+    def portable(self) -> dict[str, tuple[Path, ...]]:
+        # A prompt stands in files of the whole model, which do not travel.
+        return {} if self._prompt else {self.fingerprint: self.files}
 
     @property
     def ceilings(self) -> tuple[float, float]:
@@ -115,8 +228,11 @@ class LookupEncoder:
 
     def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
         weights = self._weights
+        if self._prompt:
+            texts = [self._prompt + text if text else text for text in texts]
         return [
-            sparse_vector({i: float(weights[i]) for i in set(ids)}, self.vocabulary) for ids in self._pieces.ids(texts)
+            sparse_vector({i: float(weights[i]) for i in set(ids[: self._length])}, self.vocabulary)
+            for ids in self._pieces.ids(texts)
         ]
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:

@@ -127,13 +127,19 @@ def _corpus(folder: str) -> SourceFile:
     return _file(str(Path(folder) / found[0]))
 
 
+def _is_source(path: str) -> bool:
+    """Whether `path` is a file, and not the description that lies beside a vector file."""
+    described = path.removesuffix(".meta.json")
+    return Path(path).is_file() and (described == path or not Path(described).is_file())
+
+
 def _globbed(spec: str) -> list[SourceFile]:
     if not glob.has_magic(spec):
         if spec.startswith("index:"):
             raise SourceError(f"{spec}: is not a file; understood are {FORMS}")
         raise SourceError(f"{spec}: no such file or folder")
     # Not Path.glob: a user expects the shell's rules, which leave hidden files out.
-    found = sorted(path for path in glob.glob(spec, recursive=True) if Path(path).is_file())  # noqa: PTH207
+    found = sorted(path for path in glob.glob(spec, recursive=True) if _is_source(path))  # noqa: PTH207
     if not found:
         raise SourceError(f"{spec}: no file matches")
     return [_file(path) for path in found]

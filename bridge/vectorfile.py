@@ -1,0 +1,282 @@
+"""Files of encoded documents, so that encoding can happen on another machine than ingesting.
+
+Three forms, one document a line (or row)::
+
+    jsonl      {"id", "tokens": [..], "weights": [..]}
+    parquet    the same as columns: string, list<string>, list<float>
+    anserini   {"id", "contents", "vector": {token: weight}}: Anserini's and Pyserini's JsonVectorCollection
+
+With `source` kept, a line of the first two also holds the document's own fields. Beside each file FILE lies
+FILE.meta.json, which says whose vectors they are: an index of another model refuses them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+import numpy as np
+
+from bridge.encode.base import Encoder, OverlayVocabulary, TokenVocabulary
+from bridge.errors import DocumentError, ModelMismatch, SourceError, UsageError
+from bridge.records import SparseVector
+from bridge.tokens import shortest
+
+Form = Literal["jsonl", "parquet", "anserini"]
+
+ID_FIELD = "id"
+META_SUFFIX = ".meta.json"
+
+
+class VectorMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What FILE.meta.json holds: the form, and whose vectors these are."""
+
+    format: Literal[1] = 1
+    form: Form
+    model: str
+    space: str
+    document_encoder: str
+    query_encoders: tuple[str, ...]
+    vocabulary: int | None
+    """Number of tokens; None where it is open."""
+    ceilings: tuple[float, float]
+    text_fields: tuple[str, ...]
+    documents: int
+    scale: float | None = None
+    """Weights were multiplied by this and rounded to whole numbers."""
+
+    @classmethod
+    def of(cls, encoder: Encoder, form: Form, **facts: Any) -> VectorMeta:
+        """The description of a file of `encoder`'s vectors."""
+        return cls(
+            form=form,
+            model=encoder.name,
+            space=encoder.space,
+            document_encoder=encoder.fingerprint,
+            query_encoders=(encoder.query_fingerprint,),
+            vocabulary=None if encoder.open_vocabulary else len(encoder.vocabulary),
+            ceilings=encoder.ceilings,
+            **facts,
+        )
+
+
+def form_of(path: Path, asked: str | None = None) -> Form:
+    """The form that was asked for, or that the file's name has.
+
+    Raises:
+        UsageError: the two contradict each other.
+    """
+    is_parquet = path.suffix == ".parquet"
+    if asked is None:
+        return "parquet" if is_parquet else "jsonl"
+    if is_parquet != (asked == "parquet"):
+        raise UsageError(f"{path.name} is no name for {asked}: a Parquet file ends in .parquet, and no other does")
+    found: Form = next(form for form in get_args(Form) if form == asked)
+    return found
+
+
+def meta_path(file: Path) -> Path:
+    """Where the description of a vector file lies."""
+    return file.with_name(file.name + META_SUFFIX)
+
+
+def read_meta(file: Path) -> VectorMeta | None:
+    """The description of a vector file, or None where there is none beside it.
+
+    Raises:
+        SourceError: it cannot be read, or is of another release.
+    """
+    path = meta_path(file)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=VectorMeta)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} does not describe a vector file: {error}") from error
+
+
+def shared_meta(files: Sequence[str]) -> VectorMeta | None:
+    """The description that all of `files` share, or None where none of them is a vector file.
+
+    Raises:
+        SourceError: some are vector files and some are not.
+        ModelMismatch: they are of different models.
+    """
+    found = {name: read_meta(Path(name)) for name in files}
+    known = {name: meta for name, meta in found.items() if meta is not None}
+    if not known:
+        return None
+    if len(known) < len(found):
+        plain = next(name for name, meta in found.items() if meta is None)
+        raise SourceError(
+            f"{next(iter(known))} holds vectors and {plain} has no {META_SUFFIX} beside it; ingest them one by one"
+        )
+    (first, meta), *rest = known.items()
+    for name, other in rest:
+        if (other.document_encoder, other.space) != (meta.document_encoder, meta.space):
+            raise ModelMismatch(
+                f"{first} holds vectors of {meta.model} ({meta.document_encoder}), "
+                f"{name} of {other.model} ({other.document_encoder})"
+            )
+    return meta
+
+
+def write_meta(file: Path, meta: VectorMeta) -> None:
+    """Write FILE.meta.json."""
+    meta_path(file).write_bytes(msgspec.json.format(msgspec.json.encode(meta), indent=2) + b"\n")
+
+
+def line_of(
+    form: Form, identity: str, vector: SparseVector, text: str, *,
+    source: Mapping[str, Any] | None = None, scale: float | None = None,
+) -> bytes:  # fmt: skip
+    """One document as a line of `form`, its newline included; Parquet has the line of jsonl.
+
+    Args:
+        form: see the module.
+        identity: the document's id.
+        vector: its weights are written as the shortest text that reads back to the same float32.
+        text: what was encoded; only `anserini` keeps it.
+        source: the document's own fields, kept under ``source``.
+        scale: multiply the weights by this and round; a token that rounds to nothing is left out.
+    """
+    tokens: Sequence[str] = vector.tokens
+    weights: list[float] = shortest(vector.weights)
+    if scale is not None:
+        whole = [round(weight * scale) for weight in vector.weights.tolist()]
+        kept = [place for place, weight in enumerate(whole) if weight > 0]
+        tokens, weights = [tokens[place] for place in kept], [whole[place] for place in kept]
+    fields: dict[str, Any] = {"id": identity}
+    if form == "anserini":
+        fields |= {"contents": text, "vector": dict(zip(tokens, weights, strict=True))}
+    else:
+        fields |= {"tokens": tokens, "weights": weights}
+        if source is not None:
+            fields["source"] = source
+    return msgspec.json.encode(fields) + b"\n"
+
+
+def to_parquet(lines: Iterator[Mapping[str, Any]], target: Path, *, with_source: bool, rows: int = 4096) -> None:
+    """Write documents of the jsonl form as Parquet, `rows` at a time; a document's own fields become a JSON string."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = [("id", pa.string()), ("tokens", pa.list_(pa.string())), ("weights", pa.list_(pa.float32()))]
+    schema = pa.schema(columns + ([("source", pa.string())] if with_source else []))
+    with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
+        batch: list[dict[str, Any]] = []
+
+        def flush() -> None:
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            batch.clear()
+
+        for line in lines:
+            row = dict(line)
+            if with_source:
+                row["source"] = msgspec.json.encode(row["source"]).decode()
+            batch.append(row)
+            if len(batch) >= rows:
+                flush()
+        flush()
+
+
+def read_vector(fields: Mapping[str, Any], vocabulary: TokenVocabulary | None = None) -> SparseVector:
+    """The vector in one document of a vector file.
+
+    Args:
+        fields: the line's, in any of the forms.
+        vocabulary: the model's, whose ids the vector gets; without it ids mean nothing outside of the vector.
+
+    Raises:
+        DocumentError: it is no such document, or a token is not in the vocabulary.
+    """
+    tokens, weights = _listed(fields)
+    if vocabulary is None:
+        overlay = OverlayVocabulary(_NOTHING)
+        return overlay.vector(tokens, np.asarray(weights, dtype=np.float64))
+    unknown = next((token for token in tokens if token not in vocabulary.index), None)
+    if unknown is not None:
+        raise DocumentError(f"its token {unknown!r} is not in the model's vocabulary")
+    ids = np.fromiter((vocabulary.index[token] for token in tokens), dtype=np.int32, count=len(tokens))
+    order = np.argsort(ids)
+    return SparseVector(ids[order], np.asarray(weights, dtype=np.float32)[order], vocabulary)
+
+
+_NOTHING = TokenVocabulary(())
+
+
+def _listed(fields: Mapping[str, Any]) -> tuple[list[str], list[float]]:
+    if isinstance(fields.get("vector"), Mapping):
+        tokens, weights = list(fields["vector"]), list(fields["vector"].values())
+    else:
+        tokens, weights = fields.get("tokens"), fields.get("weights")  # type: ignore[assignment]
+    if not isinstance(tokens, list) or not isinstance(weights, list) or len(tokens) != len(weights):
+        raise DocumentError("it has no vector: tokens and weights of one length, or an object `vector`")
+    if not all(isinstance(token, str) for token in tokens) or len(set(tokens)) != len(tokens):
+        raise DocumentError("its tokens are not distinct strings")
+    for weight in weights:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise DocumentError(f"its weight {weight!r} is not a number above zero")
+    return tokens, [float(weight) for weight in weights]
+
+
+def source_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The document's own fields, as far as the file kept them."""
+    if isinstance(fields.get("vector"), Mapping):
+        return {"contents": fields["contents"]} if fields.get("contents") else {}
+    kept = fields.get("source")
+    if isinstance(kept, str):
+        try:
+            kept = msgspec.json.decode(kept)
+        except msgspec.DecodeError as error:
+            raise DocumentError(f"its source is not JSON: {error}") from None
+    if kept is None:
+        return {}
+    if not isinstance(kept, dict):
+        raise DocumentError("its source is not an object")
+    return kept
+
+
+def looks_encoded(fields: Mapping[str, Any]) -> bool:
+    """Whether a document of an ordinary source is a line of a vector file whose description was left behind."""
+    lists = isinstance(fields.get("tokens"), list) and isinstance(fields.get("weights"), list)
+    return lists or (isinstance(fields.get("vector"), Mapping) and "contents" in fields)
+
+
+class StoredEncoder:
+    """The encoder of a vector file as an index sees it: its names, without its weights."""
+
+    encodes_documents = True
+
+    def __init__(self, meta: VectorMeta) -> None:
+        self.meta = meta
+        self.name, self.space, self.fingerprint = meta.model, meta.space, meta.document_encoder
+        self.query_fingerprint = meta.query_encoders[0]
+        self.ceilings = meta.ceilings
+        self.open_vocabulary = meta.vocabulary is None
+        self.vocabulary = _Unnamed(meta.vocabulary or 0)
+        self.portable: dict[str, tuple[Path, ...]] = {}
+
+    def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
+        del texts
+        raise UsageError(f"{self.name} is known from a vector file alone; name the model with --model")
+
+    encode_query = encode_document
+
+
+class _Unnamed:
+    """A vocabulary of which only the size is known."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def tokens(self, ids: Any) -> tuple[str, ...]:
+        raise UsageError(f"the tokens of {len(ids)} ids are not known without the model; name it with --model")
