@@ -303,7 +303,9 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
         for way, folder in folders.items():
             export(model, folder, int8=way == "bridge-int8")
         asked = {
-            way: (options.peer_python if way == "st-onnx" else sys.executable, folders.get(way, model)) for way in WAYS
+            way: (options.peer_python if way == "st-onnx" else sys.executable, folders.get(way, model))
+            for way in WAYS
+            if way in {REFERENCE, *options.ways}
         }
         asked["sgemm"] = sys.executable, model
         seconds: dict[str, list[float]] = {way: [] for way in asked}
@@ -372,6 +374,7 @@ def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", nargs="+", choices=SIZES, default=["distilbert", "minilm"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help=f"beside {REFERENCE}")
     parser.add_argument("--texts", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)

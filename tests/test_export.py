@@ -100,6 +100,7 @@ def test_int8_is_another_document_encoder_of_the_same_space(
         export(source, tmp_path / f"{kind}-int8", int8=True)
         plain, quantised = load_encoder(source), load_encoder(tmp_path / f"{kind}-int8")
         expected, found = matrix(plain, texts), matrix(quantised, texts)
+        assert not found[[not text.strip() for text in texts]].any()
         lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
         cosine = (expected * found).sum(1)[lengths > 0] / lengths[lengths > 0]
         with capsys.disabled():
@@ -108,6 +109,16 @@ def test_int8_is_another_document_encoder_of_the_same_space(
         assert quantised.fingerprint == f"{plain.fingerprint}-int8"
         assert quantised.query_fingerprint == plain.query_fingerprint
         assert quantised.space == plain.space
+
+
+def test_int8_padding_is_not_attended_to(tmp_path: Path, tokenizer: Path) -> None:
+    """The scale of a batch is shared, so its own text decides: what is filled up is a part of the longest one."""
+    export(sparse_folder(tmp_path / "model", tokenizer, length=96), tmp_path / "onnx", int8=True)
+    encoder = load_encoder(tmp_path / "onnx", threads=1)
+    words = "a dam holds the water of the river back until it is needed in the dry months of the year"
+    alone = matrix(encoder, [words])
+    together = matrix(encoder, [words, f"{words}, {words} and {words}"])[:1]
+    assert (alone * together).sum() / (np.linalg.norm(alone) * np.linalg.norm(together)) > 0.99
 
 
 def test_an_inference_free_query_side_goes_along(tmp_path: Path, tokenizer: Path, shared: Path) -> None:

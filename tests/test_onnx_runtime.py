@@ -15,6 +15,7 @@ onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed: no o
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from bridge import load_encoder  # noqa: E402
+from bridge.encode import onnx_runtime  # noqa: E402
 from bridge.encode.onnx_runtime import OnnxModel, choose_providers, padded  # noqa: E402
 from bridge.encode.run_options import RunOptions  # noqa: E402
 from bridge.errors import ModelFormatError, UsageError  # noqa: E402
@@ -125,3 +126,47 @@ def test_padding() -> None:
     tokens, mask = padded([[5, 6, 7], [8]])
     assert tokens.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def products_file(path: Path, weight: int) -> None:
+    """Gives ``logits = Σ uint8(input_ids) · weight`` over the tokens of a text, as an int8 product."""
+    small = numpy_helper.from_array(np.full((96, 8), weight, np.int8), "weight")
+    nodes = [
+        helper.make_node("Cast", ["input_ids"], ["bytes"], to=TensorProto.UINT8),
+        helper.make_node("MatMulInteger", ["bytes", "weight"], ["whole"]),
+        helper.make_node("Cast", ["whole"], ["sums"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMin", ["mask"], ["one"], keepdims=0),
+        helper.make_node("Mul", ["sums", "one"], ["logits"]),
+    ]
+    sides = [helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "l"]) for name in BERT_NAMES[:2]]
+    out = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["b", 8])
+    graph = helper.make_graph(nodes, "products", sides, [out], [small])
+    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("weight", [127, -127])
+def test_int8_products_do_not_saturate(
+    tmp_path: Path, weight: int, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """255·127 twice is more than 16 bits hold, and that is how processors without VNNI add them up."""
+    if not known:
+        monkeypatch.setattr(onnx_runtime, "_CPU", tmp_path / "not there")
+        assert not onnx_runtime.sums_in_32_bits()
+    products_file(tmp_path / "model.onnx", weight)
+    ids = np.full((40, 96), 255, dtype=np.int64)
+    (found,) = OnnxModel(tmp_path / "model.onnx", RunOptions()).run(["logits"], ids, np.ones_like(ids))
+    assert (found == 96 * 255 * weight).all()
+
+
+def test_what_the_processor_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, exact in (
+        ("fpu avx2 fma", False),
+        ("fpu avx512_vnni", True),
+        ("avx_vnni", True),
+        ("avx512_vnni2", False),
+    ):
+        monkeypatch.setattr(onnx_runtime, "_CPU", tmp_path / "cpuinfo")
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+        assert onnx_runtime.sums_in_32_bits() is exact
