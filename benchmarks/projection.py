@@ -1,22 +1,28 @@
 """Retrieval quality of a projection model beside what it is made of, in one run.
 
-    python benchmarks/projection.py TEACHER [--data FOLDER] [CORPUS ...]
+    python benchmarks/projection.py TEACHER [--data FOLDER] [--keep FOLDER] [--threads N] [CORPUS ...]
 
 For each BEIR folder, with one setting for all of them: the lexical model and the projection of TEACHER (a dense
 encoder's folder) are fitted as `bridge ingest` and `bridge ingest --teacher` do, ingested, and asked every judged
 query through the engine. Dense is the teacher alone, exact; the hybrid is the sum of the lexical and the dense
 scores of all documents, each standardised per query: what one would get from two queries and two fields. Prints
 nDCG@10 of the four, the active terms, and the projection's gain with its 95 % interval.
+
+Nearly all of the time is the teacher's. With --keep its embeddings are kept on disk, so that a run that was cut
+short goes on where it stopped. On a machine with other work, --threads 1 takes a third of the processor time: more
+threads wait for each other. TEACHER may also be what `bridge export --onnx --int8` wrote of one, which is faster and
+not the same model: the figures of docs/projection.md are of float32 weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +51,40 @@ DEPTH = 100
 
 
 class Remembering:
-    """A dense encoder that embeds no document twice: fitting, ingest and the dense run share the work."""
+    """A dense encoder that embeds no text twice: fitting, ingest and the dense run share the work, and with a folder
+    the next run does, too."""
 
-    def __init__(self, encoder: dense.DenseEncoder) -> None:
+    def __init__(self, encoder: dense.DenseEncoder, folder: Path | None = None) -> None:
         self._encoder = encoder
+        self._folder = folder / encoder.fingerprint if folder else None
         self._known: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}
+        for path in sorted(self._folder.glob("*.npz")) if self._folder else []:
+            with np.load(path) as kept:
+                self._known.update(zip(kept["names"].tolist(), kept["embeddings"], strict=True))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._encoder, name)
 
     def encode_document(self, texts: Sequence[str]) -> Any:
-        new = list(dict.fromkeys(text for text in texts if text not in self._known))
-        if new:
-            self._known.update(zip(new, self._encoder.encode_document(new), strict=True))
-        return np.stack([self._known[text] for text in texts])
+        return self._encode("document", texts, self._encoder.encode_document)
+
+    def encode_query(self, texts: Sequence[str]) -> Any:
+        return self._encode("query", texts, self._encoder.encode_query)
+
+    def _encode(self, side: str, texts: Sequence[str], encode: Callable[[Sequence[str]], Any]) -> Any:
+        names = [hashlib.sha256(f"{side} {text}".encode()).hexdigest() for text in texts]
+        new = {name: text for name, text in zip(names, texts, strict=True) if name not in self._known}
+        missing = list(new)
+        for part in (missing[i : i + 256] for i in range(0, len(missing), 256)):
+            made = np.asarray(encode([new[name] for name in part]), dtype=np.float32)
+            self._known.update(zip(part, made, strict=True))
+            if self._folder:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                half = self._folder / f"{part[0]}.half"
+                with half.open("wb") as file:
+                    np.savez(file, names=np.array(part), embeddings=made)
+                half.replace(half.with_suffix(".npz"))
+        return np.stack([self._known[name] for name in names])
 
 
 def engine_run(engine: Engine, folder: Path, judged: Judged, fit: FitOptions) -> tuple[Evaluation, Run, Encoder, float]:
@@ -126,8 +152,14 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "corpora")
     parser.add_argument("--url", help="an engine; the embedded node by default")
     parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the teacher's embeddings there")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the teacher; by default all cores")
     arguments = parser.parse_args()
-    teacher = Remembering(dense.load_dense(arguments.teacher))
+    teacher = Remembering(dense.load_dense(arguments.teacher, threads=arguments.threads), arguments.keep)
+    if arguments.threads:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
     # Fitting and ingest load the teacher by its name; here that gives the one that remembers.
     dense.load_dense = lambda *names, **options: teacher  # type: ignore[assignment,return-value]
     settings = load_settings(url=arguments.url)

@@ -96,3 +96,29 @@ def table(vectors: Sequence[Any], size: int) -> Any:
     for row, vector in zip(found, vectors, strict=True):
         row[vector.ids] = vector.weights
     return found
+
+
+def word_bert(folder: Path, words: Sequence[str]) -> Path:
+    """A tiny random dense encoder whose vocabulary is letters and these words; read as a mean of states."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    letters = [*"abcdefghijklmnopqrstuvwxyz.,:;!'", *("##" + letter for letter in "abcdefghijklmnopqrstuvwxyz")]
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *words]
+    tokenizer = Tokenizer(models.WordPiece({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.add_special_tokens(names[:5])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), names, strict=False))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 128, **special})
+    )
+    torch.manual_seed(5)
+    config = transformers.BertConfig(vocab_size=len(names), initializer_range=0.2, **SMALL)
+    transformers.logging.disable_progress_bar()
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder

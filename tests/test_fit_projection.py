@@ -27,7 +27,7 @@ from bridge.errors import ModelFormatError, ModelMismatch, ModelNotFound, UsageE
 from bridge.fit import FitOptions, fit
 from bridge.fit_projection import NEIGHBOURS, Reservoir, similar_words
 from bridge.settings import cache_folder
-from tests.models import SMALL, torch, transformers
+from tests.models import word_bert
 
 WORDS = ("stone", "river", "bridge", "tower", "castle", "garden", "winter", "summer", "baker", "bread", "oven", "flour")
 TEXTS = [
@@ -45,27 +45,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random BERT over whole words, mean pooled."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    folder = tmp_path_factory.mktemp("teacher")
-    letters = [*"abcdefghijklmnopqrstuvwxyz.,:;!'", *("##" + letter for letter in "abcdefghijklmnopqrstuvwxyz")]
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *WORDS]
-    tokenizer = Tokenizer(models.WordPiece({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer.add_special_tokens(names[:5])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    special = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), names, strict=False))
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 128, **special})
-    )
-    torch.manual_seed(5)
-    config = transformers.BertConfig(vocab_size=len(names), initializer_range=0.2, **SMALL)
-    transformers.BertModel(config).save_pretrained(folder)
-    return folder
+    return word_bert(tmp_path_factory.mktemp("teacher"), WORDS)
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,10 @@ from bridge.node.java import find_java
 from bridge.node.process import start_node as _start_node
 from tests.nodes.compile import equip
 from tests.nodes.java17 import find_java17
-from tests.nodes.recipes import ELASTICSEARCH_9, RECIPES
+from tests.nodes.recipes import ELASTICSEARCH_9, OPENSEARCH_ML, RECIPES
 
-NAMES = tuple(RECIPES)
+NAMES = tuple(name for name in RECIPES if name != OPENSEARCH_ML.name)
+"""Those that every module may start. The one with the ml plugin is five times as large: one module has it."""
 
 
 def start_node(name: str, folder: Path, *, timeout: float = 180) -> str:

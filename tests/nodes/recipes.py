@@ -7,9 +7,10 @@ the jars that can be had.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from bridge.node.recipe import Module, Recipe
+from bridge.node.recipe import OPENSEARCH, Module, Recipe
 
 _LOCKS = Path(__file__).with_name("locks")
 
@@ -160,7 +161,36 @@ def _elasticsearch_9(version: str) -> Recipe:
     )
 
 
+def _with_models(recipe: Recipe) -> Recipe:
+    """The product's own node with the plugin that runs models in the cluster and brings the analyzer `bert-uncased`."""
+    plugin = "org.opensearch.plugin"
+    return replace(
+        recipe,
+        name=f"opensearch-ml-{recipe.version}",
+        lock=_LOCKS / f"opensearch-ml-{recipe.version}.lock.json",
+        # The plugin's connectors want these from the server; a distribution has them there.
+        lib=(
+            *recipe.lib,
+            "org.bouncycastle:bc-fips:2.1.2",
+            "org.bouncycastle:bcutil-fips:2.1.5",
+            "org.bouncycastle:bcpkix-fips:2.1.10",
+        ),
+        plugins=(
+            *recipe.plugins,
+            f"{plugin}:opensearch-job-scheduler:{recipe.version}.0",
+            f"{plugin}:opensearch-ml-plugin:{recipe.version}.0",
+        ),
+        settings=(
+            *recipe.settings,
+            ("plugins.ml_commons.only_run_on_ml_node", "false"),
+            ("plugins.ml_commons.connector.private_ip_enabled", "true"),
+            ("plugins.ml_commons.trusted_connector_endpoints_regex", '["^http://127\\\\.0\\\\.0\\\\.1:.*$"]'),
+        ),
+    )
+
+
 OPENSEARCH_2 = _opensearch_2("2.19.1")
 ELASTICSEARCH_7 = _elasticsearch_7("7.17.29")
 ELASTICSEARCH_9 = _elasticsearch_9("9.2.0")
-RECIPES = {recipe.name: recipe for recipe in (OPENSEARCH_2, ELASTICSEARCH_7, ELASTICSEARCH_9)}
+OPENSEARCH_ML = _with_models(OPENSEARCH)
+RECIPES = {recipe.name: recipe for recipe in (OPENSEARCH_2, ELASTICSEARCH_7, ELASTICSEARCH_9, OPENSEARCH_ML)}
