@@ -17,14 +17,16 @@ from bridge.errors import CheckpointError
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run and its position.
 
-    `source`, `model` and `index_uuid` say which run it is; `position` counts the source's items that
-    are settled; the counters are the summary's so far; `dead_letter_bytes` is the dead-letter file's
+    `source`, `model`, `dense` and `index_uuid` say which run it is; `position` counts the source's items that
+    are settled; the counters are the summary's so far, those from `prepared` on over the documents that were
+    encoded and indexed (`mass` is a sum of weights); `dead_letter_bytes` is the dead-letter file's
     length at this position.
     """
 
     format: int = 1
     source: str
     model: str
+    dense: str = ""
     index_uuid: str
     operation: str
     position: int = 0
@@ -32,6 +34,12 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     unchanged: int = 0
     deleted: int = 0
     dead: int = 0
+    prepared: int = 0
+    passages: int = 0
+    terms: int = 0
+    mass: float = 0.0
+    removed_terms: int = 0
+    removed_mass: float = 0.0
     dead_letter: str = ""
     dead_letter_bytes: int = 0
 
@@ -83,6 +91,7 @@ def check_same_run(there: Checkpoint, now: Checkpoint, path: Path) -> None:
     for name, what in (
         ("source", "the source has changed"),
         ("model", "the model is another"),
+        ("dense", "the dense model is another"),
         ("index_uuid", "the index is another"),
     ):
         if getattr(there, name) != getattr(now, name):

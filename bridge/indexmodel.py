@@ -9,7 +9,9 @@ import msgspec
 
 from bridge.encode.base import Encoder
 from bridge.engines import IndexState
-from bridge.errors import ModelMismatch
+from bridge.errors import ModelMismatch, UsageError
+from bridge.prepare import Passages, Preparation
+from bridge.prune import parse_pruning
 from bridge.tokens import Kind
 
 META_FORMAT = 1
@@ -27,6 +29,25 @@ class IndexModel:
     text_fields: tuple[str, ...]
     dense_field: str | None = None
     dense_encoder: str | None = None
+    passages: Passages = "whole"
+    """Whether `field` holds a vector of the whole text, the maximum of its passages', or stands in each of them."""
+    passage_field: str | None = None
+    """The nested field that holds the passages, `field` among its own; None where nothing is nested."""
+    passage_tokens: int | None = None
+    passage_overlap: int = 0
+    pruning: str | None = None
+    """As `bridge.prune.parse_pruning` reads it."""
+
+    @property
+    def path(self) -> str:
+        """The vector field's full path: ``embedding``, or ``passages.embedding`` where passages are nested."""
+        return f"{self.passage_field}.{self.field}" if self.passage_field else self.field
+
+    @property
+    def preparation(self) -> Preparation:
+        """How texts become the vectors of this index."""
+        pruning = parse_pruning(self.pruning) if self.pruning else None
+        return Preparation(self.passages, self.passage_tokens, self.passage_overlap, pruning)
 
     @classmethod
     def of(cls, state: IndexState) -> IndexModel | None:
@@ -45,13 +66,17 @@ class IndexModel:
         # What is None is not written; an index that no document model was named for has no such entry.
         known = {"document_encoder": None} | {key: value for key, value in state.meta.items() if key != "format"}
         try:
-            return msgspec.convert(known, cls)
-        except msgspec.ValidationError as error:
+            found = msgspec.convert(known, cls)
+            _ = found.preparation
+        except (msgspec.ValidationError, UsageError) as error:
             raise ModelMismatch(f"index {state.name} has an unreadable _meta.bridge: {error}") from error
+        return found
 
     def as_meta(self) -> dict[str, Any]:
         found: dict[str, Any] = msgspec.to_builtins(self)
-        return {"format": META_FORMAT, **{key: value for key, value in found.items() if value is not None}}
+        plain = {"passages": "whole", "passage_overlap": 0}
+        left = {key: value for key, value in found.items() if value is not None and plain.get(key) != value}
+        return {"format": META_FORMAT, **left}
 
     def check_query_encoder(self, encoder: Encoder, index: str) -> None:
         """Raises ModelMismatch unless the index lists `encoder`, in the same space."""

@@ -10,45 +10,34 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from bridge import register
+from bridge.batches import BATCH, Batches, Effect, Totals
 from bridge.bulk import BulkOptions, BulkSender
 from bridge.checkpoint import Checkpoint, check_same_run, read_checkpoint, write_checkpoint
 from bridge.deadletter import DeadLetterFile
 from bridge.encode import Encoder, load_encoder
-from bridge.encode.base import TokenVocabulary
+from bridge.encode.dense import DenseEncoder, load_dense
 from bridge.encode.load import ModelOrigin
 from bridge.engines import Engine
 from bridge.errors import BridgeError, DocumentError, ModelMismatch, SourceError, UsageError
 from bridge.fit import FitOptions, fit
 from bridge.indexmodel import IndexModel
-from bridge.modelstore import find_model, save_model
-from bridge.records import (
-    HASH_FIELD,
-    TEXT_FIELDS,
-    BulkOutcome,
-    DeadLetter,
-    Doc,
-    EncodedDoc,
-    Progress,
-    Report,
-    SparseVector,
-)
+from bridge.modelstore import find_dense, find_model, save_dense, save_model
+from bridge.records import HASH_FIELD, TEXT_FIELDS, BulkOutcome, Doc, Progress, Report
 from bridge.register import RegisterOptions
 from bridge.settings import data_folder
-from bridge.sources import Item, Source, content_hash, text_of
-from bridge.tokens import field_value
-from bridge.vectorfile import StoredEncoder, VectorMeta, looks_encoded, read_vector, source_fields
+from bridge.sources import Source, text_of
+from bridge.vectorfile import StoredEncoder, VectorMeta, source_fields
 
 CHECKPOINT_SECONDS = 1.0
-_BATCH = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +56,9 @@ class IngestOptions:
     """Device, precision and the rest, as `bridge.load_encoder` takes them."""
     vectors: VectorMeta | None = None
     """The source is files of `bridge encode`: their vectors go in as they are."""
+    dense: str | None = None
+    """A dense encoder's folder or Hugging Face id: its vectors go in too. An index that has such vectors keeps them
+    up with the encoder that it remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +76,15 @@ class IngestSummary:
     dead_letter: str | None = None
     first_dead: str | None = None
     """Where the first dead document of this run stands, and why it is dead."""
+    dense_model: str | None = None
+    active_terms: float | None = None
+    """Entries of a document's vectors, the mean over those that were encoded and indexed, as all that follows."""
+    passages: int | None = None
+    """How many, where texts are cut."""
+    pruned_terms: float | None = None
+    """What pruning removed: the mean number of entries a document."""
+    pruned_mass: float | None = None
+    """What pruning removed: its share of the sum of all weights, 0 to 1."""
 
 
 def ingest(
@@ -112,22 +113,28 @@ def ingest(
     """
     started = time.monotonic()
     options = options or IngestOptions()
-    encoder, model = _prepare(engine, index, source, options, say, report)
+    encoder, dense, model = _prepare(engine, index, source, options, say, report)
     state = engine.require_index(index)
     path = checkpoint_path(engine, state.name, source)
-    position = _begin(engine, state.uuid, index, source, encoder, options, path, say)
+    position = _begin(engine, state.uuid, index, source, (encoder, dense), options, path, say)
     letters = DeadLetterFile(Path(position.dead_letter), position.dead_letter_bytes)
-    most_under_way = (options.bulk.in_flight + 2) * options.bulk.chunk_documents + _BATCH
-    run = _Run(engine, index, source, encoder, model, model.text_fields, most_under_way, options.vectors)
+
+    def hashes(ids: Sequence[str]) -> dict[str, str | None]:
+        found = engine.get_sources(index, list(ids), [HASH_FIELD])
+        return {name: fields.get(HASH_FIELD) for name, fields in found.items()}
+
+    most_under_way = (options.bulk.in_flight + 2) * options.bulk.chunk_documents + BATCH
+    run = Batches(source, encoder, model, engine.product, hashes, most_under_way, dense, options.vectors)
     sender = BulkSender(
         lambda body: engine.bulk(index, body),
         run.body,
-        run.hashes,
+        hashes,
         replace(options.bulk, operation="create" if position.operation == "create" else "index"),
         warn=say,
     )
     try:
-        position = _settle(sender.run(run.documents(position)), position, letters, path, source, report)
+        documents = run.documents(position.position, fresh=position.operation == "create")
+        position = _settle(sender.run(documents), run.effects, position, letters, path, source, report)
     except KeyboardInterrupt:
         say(f"interrupted; {path} remembers the place: the same command goes on there")
         raise
@@ -146,7 +153,22 @@ def ingest(
         model=encoder.fingerprint,
         dead_letter=position.dead_letter if position.dead else None,
         first_dead=letters.first,
+        dense_model=dense.fingerprint if dense else None,
+        active_terms=round(position.terms / position.prepared, 2) if position.prepared else None,
+        passages=position.passages if model.passages != "whole" else None,
+        **({} if options.vectors else _pruned(position, model)),
     )
+
+
+def _pruned(position: Checkpoint, model: IndexModel) -> dict[str, float]:
+    """What pruning removed, where any was asked for and any document was encoded."""
+    if not model.pruning or not position.prepared:
+        return {}
+    whole = position.mass + position.removed_mass
+    return {
+        "pruned_terms": round(position.removed_terms / position.prepared, 2),
+        "pruned_mass": round(position.removed_mass / whole, 6) if whole else 0.0,
+    }
 
 
 def checkpoint_path(engine: Engine, index: str, source: Source) -> Path:
@@ -163,8 +185,8 @@ def _prepare(
     options: IngestOptions,
     say: Callable[[str], None],
     report: Report,
-) -> tuple[Encoder, IndexModel]:
-    """The encoder, and the index's own description, registered where it was missing."""
+) -> tuple[Encoder, DenseEncoder | None, IndexModel]:
+    """The encoders, and the index's own description, registered where it was missing."""
     state = engine.get_index(index)
     there = IndexModel.of(state) if state else None
     wanted = options.register
@@ -172,6 +194,7 @@ def _prepare(
         wanted = replace(wanted, text_fields=options.text_fields)
     if options.vectors:
         encoder, origin = _of_vectors(options.vectors, options)
+        wanted = _as_stored(wanted, options.vectors)
         if not options.text_fields and not there:
             wanted = replace(wanted, text_fields=options.vectors.text_fields)
     elif options.model:
@@ -190,6 +213,12 @@ def _prepare(
         there.check_document_encoder(encoder, index)
     if not options.vectors:
         encoder.encode_document([""])  # a query-only model says so before anything is written
+    dense = _dense(engine, index, there, options, say)
+    if dense and options.vectors:
+        _check_texts(source, options.text_fields or (there.text_fields if there else options.vectors.text_fields))
+    # What the index has already is left as an administrator may have made it, its search pipeline too.
+    if dense and options.dense:
+        wanted = replace(wanted, dense=dense.description)
     planned = register.plan(engine, index, encoder, wanted)
     by_id = planned.model.kind == "sparse_vector" and engine.product == "opensearch"
     if by_id and isinstance(encoder, StoredEncoder):
@@ -201,7 +230,58 @@ def _prepare(
     register.apply(engine, planned)
     if origin:
         save_model(engine, encoder, origin)
-    return encoder, planned.model
+    if dense and options.dense:
+        save_dense(engine, dense.fingerprint, ModelOrigin.of(options.dense))
+    return encoder, dense, planned.model
+
+
+def _dense(
+    engine: Engine, index: str, there: IndexModel | None, options: IngestOptions, say: Callable[[str], None]
+) -> DenseEncoder | None:
+    """The dense encoder that is named, else the index's own, loaded; None where there is neither."""
+    wanted = options.register.dense
+    own = (there.dense_encoder if there else None) or (wanted.fingerprint if wanted else None)
+    # A revision is the sparse model's repository's; an activation and a teacher are nothing to a dense encoder.
+    run = {key: value for key, value in options.run.items() if key not in ("revision", "activation", "teacher")}
+    if options.dense:
+        dense = load_dense(options.dense, **run)
+        if own and dense.fingerprint != own:
+            raise ModelMismatch(
+                f"index {index} holds dense vectors of {own}; the model {dense.name} is {dense.fingerprint}, and "
+                "mixed vectors cannot be compared. Leave --dense out, or ingest into a new index"
+            )
+    elif own:
+        dense = find_dense(engine, own, **run)
+        say(f"using the index's own dense model {own}")
+    else:
+        return None
+    _ = dense.runtime  # what is missing must show before anything is written
+    return dense
+
+
+def _as_stored(wanted: RegisterOptions, meta: VectorMeta) -> RegisterOptions:
+    """`wanted` for vectors that are there already."""
+    asked = (wanted.passages, wanted.passage_tokens, wanted.overlap, wanted.pruning)
+    if any(option is not None for option in asked):
+        raise UsageError(
+            f"the vectors of these files were made as: {meta.preparation}, and go in as they are; "
+            "passages and pruning are options of `bridge encode`"
+        )
+    return replace(wanted, prepared=meta.prepared)
+
+
+def _check_texts(source: Source, fields: tuple[str, ...]) -> None:
+    """Raises UsageError where the vector files have not kept the texts that a dense encoder needs."""
+    first = next((item for item in source.read() if isinstance(item, Doc) and item.op == "index"), None)
+    if first is None:
+        return
+    try:
+        text_of(source_fields(first.source), fields)
+    except DocumentError as error:
+        raise UsageError(
+            f"dense vectors need the texts, which {source.name} has not kept ({error}); encode it with "
+            "--keep-source, or ingest the texts themselves"
+        ) from None
 
 
 def _of_vectors(meta: VectorMeta, options: IngestOptions) -> tuple[Encoder, ModelOrigin | None]:
@@ -238,7 +318,7 @@ def _begin(
     uuid: str,
     index: str,
     source: Source,
-    encoder: Encoder,
+    encoders: tuple[Encoder, DenseEncoder | None],
     options: IngestOptions,
     path: Path,
     say: Callable[[str], None],
@@ -246,7 +326,8 @@ def _begin(
     letters = (options.dead_letter or Path(f"{index}.dead-letter.jsonl")).absolute()
     now = Checkpoint(
         source=source.fingerprint(),
-        model=encoder.fingerprint,
+        model=encoders[0].fingerprint,
+        dense=encoders[1].fingerprint if encoders[1] else "",
         index_uuid=uuid,
         operation="index",
         dead_letter=str(letters),
@@ -266,120 +347,9 @@ def _begin(
     return now
 
 
-@dataclass(slots=True)
-class _Run:
-    """What the stages share."""
-
-    engine: Engine
-    index: str
-    source: Source
-    encoder: Encoder
-    model: IndexModel
-    text_fields: tuple[str, ...]
-    most_under_way: int
-    """Documents that may have been read, and not yet have come to the engine."""
-    vectors: VectorMeta | None = None
-    sent: dict[str, None] = field(default_factory=dict)
-    """The ids of the latest `most_under_way` documents that were sent, the oldest first."""
-
-    def documents(self, begin: Checkpoint) -> Iterator[EncodedDoc | BulkOutcome]:
-        """The source's documents, encoded, in order; those that need no sending come as their outcome."""
-        items = self.source.read(begin.position)
-        while batch := list(islice(items, _BATCH)):
-            settled: dict[int, BulkOutcome] = {}
-            texts: dict[int, tuple[Doc, str | SparseVector, str]] = {}
-            for place, item in enumerate(batch):
-                if isinstance(item, DeadLetter):
-                    settled[place] = _dead(item)
-                elif item.op == "index":
-                    try:
-                        texts[place] = self._read(item)
-                    except DocumentError as error:
-                        settled[place] = _dead(DeadLetter(item.position, item.id, str(error), _whole(item)))
-            if begin.operation == "index":
-                self._settle_unchanged(batch, texts, settled)
-            vectors = self._vectors(texts)
-            for place, item in enumerate(batch):
-                if place in settled:
-                    yield settled[place]
-                elif isinstance(item, Doc):
-                    doc, _, digest = texts.get(place, (item, "", ""))
-                    yield EncodedDoc(doc.id or "", doc.source, doc.position, digest, vectors.get(place), op=doc.op)
-
-    def _read(self, doc: Doc) -> tuple[Doc, str | SparseVector, str]:
-        """The document as it is indexed, its text or its vector, and its content's hash."""
-        if self.vectors is None:
-            self._check_names(doc)
-            try:
-                text = text_of(doc.source, self.text_fields)
-            except DocumentError:
-                if looks_encoded(doc.source):
-                    raise DocumentError(
-                        "it is a document of a vector file whose FILE.meta.json is not beside it: whose vectors "
-                        "these are is not known; copy that along"
-                    ) from None
-                raise
-            # The text as well: other text fields make another vector of the same source.
-            return doc, text, content_hash({"source": doc.source, "text": text})
-        vocabulary = self.encoder.vocabulary
-        if self.encoder.open_vocabulary or not isinstance(vocabulary, TokenVocabulary):
-            vector = read_vector(doc.source)
-        else:
-            vector = read_vector(doc.source, vocabulary)
-        kept = replace(doc, source=source_fields(doc.source))
-        self._check_names(kept)
-        return kept, vector, content_hash(doc.source)
-
-    def _vectors(self, texts: Mapping[int, tuple[Doc, str | SparseVector, str]]) -> dict[int, SparseVector]:
-        found = {place: given for place, (_, given, _) in texts.items() if isinstance(given, SparseVector)}
-        unread = {place: given for place, (_, given, _) in texts.items() if isinstance(given, str)}
-        if unread:
-            found |= zip(unread, self.encoder.encode_document(list(unread.values())), strict=True)
-        return found
-
-    def _settle_unchanged(
-        self,
-        batch: list[Item],
-        texts: dict[int, tuple[Doc, str | SparseVector, str]],
-        settled: dict[int, BulkOutcome],
-    ) -> None:
-        stored = self.hashes([doc.id for doc, _, _ in texts.values() if doc.id])
-        for place, item in enumerate(batch):
-            if place in settled:
-                continue
-            name = item.id or ""
-            # While an earlier document of that id may be under way, what is stored now is not what counts.
-            if name not in self.sent and place in texts and stored.get(name) == texts[place][2]:
-                settled[place] = BulkOutcome(item.position, name, "unchanged")
-                del texts[place]
-            else:
-                self.sent.pop(name, None)
-                self.sent[name] = None
-        while len(self.sent) > self.most_under_way:
-            del self.sent[next(iter(self.sent))]
-
-    def _check_names(self, doc: Doc) -> None:
-        for name in (self.model.field, HASH_FIELD):
-            if name in doc.source:
-                raise DocumentError(
-                    f"it has a field {name} of its own, which the index keeps for the bridge; see --field"
-                )
-
-    def body(self, document: EncodedDoc) -> Mapping[str, Any]:
-        """What the engine gets as `_source`."""
-        if document.sparse is None:
-            return document.source
-        value = field_value(document.sparse, self.model.kind, self.engine.product)
-        return {**document.source, self.model.field: value, HASH_FIELD: document.content_hash}
-
-    def hashes(self, ids: list[str] | Any) -> dict[str, str | None]:
-        """The content hashes of those of `ids` that are in the index."""
-        found = self.engine.get_sources(self.index, list(ids), [HASH_FIELD])
-        return {name: fields.get(HASH_FIELD) for name, fields in found.items()}
-
-
 def _settle(
     outcomes: Iterator[BulkOutcome],
+    effects: deque[Effect | None],
     position: Checkpoint,
     letters: DeadLetterFile,
     path: Path,
@@ -393,17 +363,24 @@ def _settle(
         "deleted": position.deleted,
         "dead": position.dead,
     }
+    totals = Totals.of(position)
     done = position.position
     written = time.monotonic()
 
     def here() -> Checkpoint:
-        return msgspec.structs.replace(position, position=done, dead_letter_bytes=letters.sync(), **counts)
+        return msgspec.structs.replace(
+            position, position=done, dead_letter_bytes=letters.sync(), **counts, **asdict(totals)
+        )
 
     try:
         for outcome in outcomes:
             if outcome.result == "dead":
                 letters.append(outcome)
             counts[outcome.result] += 1
+            # One was put there for each item, in the order in which outcomes come.
+            effect = effects.popleft()
+            if effect and outcome.result == "indexed":
+                totals.add(effect)
             done += 1
             if time.monotonic() - written >= CHECKPOINT_SECONDS:
                 write_checkpoint(path, here())
@@ -419,11 +396,3 @@ def _settle(
             ) from failure
         raise
     return here()
-
-
-def _dead(letter: DeadLetter) -> BulkOutcome:
-    return BulkOutcome(letter.position, letter.id, "dead", 0, letter.reason, letter.document)
-
-
-def _whole(doc: Doc) -> dict[str, Any]:
-    return dict(doc.source)

@@ -21,6 +21,7 @@ import msgspec
 
 from bridge import templates
 from bridge.encode.base import Encoder
+from bridge.encode.dense import DenseEncoder, load_dense
 from bridge.encode.folder import writing
 from bridge.encode.hub import is_repository
 from bridge.encode.load import ModelOrigin, cached_model, load_encoder, remember_model, remembered_model
@@ -68,10 +69,20 @@ def save_model(engine: Engine, encoder: Encoder, origin: ModelOrigin) -> None:
         if not _is_whole(engine, fingerprint):
             _save_files(engine, fingerprint, files)
     for fingerprint in {encoder.fingerprint, encoder.query_fingerprint} - set(encoder.portable):
-        remember_model(fingerprint, origin)
-        stored = engine.get_sources(MODELS_INDEX, [fingerprint], ["model"])
-        if is_repository(origin.model) and not Path(origin.model).is_dir() and fingerprint not in stored:
-            _put(engine, [(fingerprint, msgspec.to_builtins(_Manifest(fingerprint, {}, {}, origin)))])
+        _remember(engine, fingerprint, origin)
+
+
+def save_dense(engine: Engine, fingerprint: str, origin: ModelOrigin) -> None:
+    """Remember where an index's dense encoder is to be had; its weights stay where they are."""
+    _make_index(engine)
+    _remember(engine, fingerprint, origin)
+
+
+def _remember(engine: Engine, fingerprint: str, origin: ModelOrigin) -> None:
+    remember_model(fingerprint, origin)
+    stored = engine.get_sources(MODELS_INDEX, [fingerprint], ["model"])
+    if is_repository(origin.model) and not Path(origin.model).is_dir() and fingerprint not in stored:
+        _put(engine, [(fingerprint, msgspec.to_builtins(_Manifest(fingerprint, {}, {}, origin)))])
 
 
 def _make_index(engine: Engine) -> None:
@@ -118,6 +129,39 @@ def find_model(engine: Engine, fingerprint: str, **options: Any) -> Encoder:
         raise ModelFormatError(
             f"{where} was changed: it is now {encoder.fingerprint}, not {fingerprint}; "
             + ("name the model with --model" if origin else "delete it, and it is fetched anew")
+        )
+    return encoder
+
+
+def find_dense(engine: Engine, fingerprint: str, **options: Any) -> DenseEncoder:
+    """The dense encoder of that fingerprint, from where it was last seen or the cluster says.
+
+    Args:
+        engine: the cluster.
+        fingerprint: as an index's `_meta` has it.
+        options: device, precision and the rest, as for `bridge.encode.dense.load_dense`.
+
+    Raises:
+        ModelNotFound: neither knows it.
+        ModelFormatError: what is there now is another model.
+    """
+    origin = remembered_model(fingerprint)
+    if origin is None:
+        try:
+            manifest = _manifest(engine, fingerprint)
+        except IndexNotFound:
+            manifest = None
+        origin = manifest.origin if manifest else None
+    if origin is None:
+        raise ModelNotFound(
+            f"where the dense model {fingerprint} is to be had is known neither here nor in {MODELS_INDEX} of "
+            f"{engine.url}; name its folder with --dense"
+        )
+    encoder = load_dense(origin.model, **options | {"revision": origin.revision})
+    if encoder.fingerprint != fingerprint:
+        raise ModelFormatError(
+            f"{origin.model} was changed: it is now {encoder.fingerprint}, not {fingerprint}; "
+            "name the dense model with --dense"
         )
     return encoder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -48,3 +49,31 @@ class TokenizerOffsets:
 
     def starts(self, text: str) -> list[int]:
         return [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+
+
+class PromptedOffsets:
+    """The tokens of texts that a model reads with `prompt` before each; the prompt's own count as special."""
+
+    def __init__(self, tokenizer: TokenOffsets, prompt: str) -> None:
+        self._tokenizer, self._prompt = tokenizer, prompt
+        self._own = len(tokenizer.ids(prompt))
+        self.special: int = tokenizer.special + self._own
+
+    def ids(self, text: str) -> Sequence[int]:
+        # Tokenized together, as the model gets them: a tokenizer may join what stands at the seam.
+        return self._tokenizer.ids(self._prompt + text)[self._own :]
+
+    def starts(self, text: str) -> list[int]:
+        found = self._tokenizer.starts(self._prompt + text)[self._own :]
+        return [max(start - len(self._prompt), 0) for start in found]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenWindow:
+    """What a model reads of a query: its tokens, how many of them, and what stands between two texts in one input."""
+
+    tokenizer: TokenOffsets
+    max_tokens: int | None
+    """Special tokens counted; None for any number."""
+    separator: str
+    """The model's separator token."""

@@ -18,6 +18,12 @@ import numpy.typing as npt
 VECTOR_FIELD = "embedding"
 """The field of a document that keeps its sparse vector, unless another is asked for."""
 
+PASSAGE_FIELD = "passages"
+"""The nested field that keeps a document's passages with their vectors, unless another is asked for."""
+
+DENSE_FIELD = "dense"
+"""The field that keeps a document's dense vector, unless another is asked for."""
+
 TEXT_FIELDS = ("title", "text")
 """The fields whose text is encoded, unless others are asked for; those that are there are joined."""
 
@@ -102,6 +108,16 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedPassage:
+    """A passage's vector, and where the passage stands in the text that was encoded, in characters."""
+
+    start: int
+    end: int
+    """Past its last character."""
+    vector: SparseVector
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedDoc:
     """A document with its vectors, ready for the engine: nothing is lost between encode and bulk."""
 
@@ -111,6 +127,8 @@ class EncodedDoc:
     content_hash: str
     sparse: SparseVector | None = None
     dense: DenseVector | None = None
+    passages: Sequence[EncodedPassage] | None = None
+    """Instead of `sparse`, where passages are nested."""
     op: Op = "index"
 
 
@@ -124,12 +142,17 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuery:
-    """A query with its vectors; `dropped` counts tokens that a limit removed."""
+    """A query with its vectors; `text` is what the encoder read."""
 
     text: str
     sparse: SparseVector | None = None
     dense: DenseVector | None = None
     dropped: int = 0
+    """Tokens that the engines' clause limit removed."""
+    pruned: int = 0
+    """Tokens that pruning removed."""
+    pruned_mass: float = 0.0
+    """The sum of their weights."""
 
 
 BulkResult = Literal["indexed", "unchanged", "deleted", "dead"]
@@ -176,10 +199,29 @@ class TokenScore:
 
 
 @dataclass(frozen=True, slots=True)
+class PassageHit:
+    """A passage of a hit: a piece of its text, or, of a collapsed index, a document of its own (with an id)."""
+
+    score: float
+    text: str | None
+    """What it says; None where the text is not at hand."""
+    start: int | None = None
+    """Offset of its first character in the text that was encoded; None for a document of its own."""
+    end: int | None = None
+    """Offset past its last character."""
+    id: str | None = None
+    matches: Sequence[TokenScore] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result; `matches` are the tokens that made the score, heaviest first."""
+    """One search result; `matches` are the tokens that made the score, heaviest first.
+
+    Where passages were found, they come best first, and `matches` are those of the best.
+    """
 
     id: str
     score: float
     source: Mapping[str, Any]
     matches: Sequence[TokenScore] = field(default=())
+    passages: Sequence[PassageHit] = field(default=())

@@ -6,12 +6,9 @@ differs where an engine cannot change it, or that belongs to another model, is a
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-
-import msgspec
 
 from bridge import templates
 from bridge.dialects.opensearch import LARGEST_WEIGHT
@@ -20,7 +17,9 @@ from bridge.encode.dense import DenseModel
 from bridge.engines import Engine, EngineInfo, IndexState
 from bridge.errors import IndexConflict, ModelMismatch, RequestRejected, UnsupportedByEngine, UsageError
 from bridge.indexmodel import IndexModel
-from bridge.records import HASH_FIELD, TEXT_FIELDS, VECTOR_FIELD
+from bridge.prepare import WHOLE, Passages, Preparation
+from bridge.prune import Pruning
+from bridge.records import DENSE_FIELD, HASH_FIELD, PASSAGE_FIELD, TEXT_FIELDS, VECTOR_FIELD
 from bridge.tokens import MAX_SEISMIC_ID, Kind
 
 
@@ -36,12 +35,20 @@ class RegisterOptions:
     field: str = VECTOR_FIELD
     text_fields: tuple[str, ...] | None = None
     dense: DenseModel | None = None
-    dense_field: str = "dense"
+    dense_field: str = DENSE_FIELD
     two_phase: bool = False
     shards: int | None = None
     replicas: int | None = None
     query_models: tuple[Encoder, ...] = ()
     """Further encoders that may ask: a separate query model, a conversation encoder."""
+    passages: Passages | None = None
+    passage_tokens: int | None = None
+    """A passage's longest; a new index gets the model's own length."""
+    overlap: int | None = None
+    pruning: Pruning | None = None
+    passage_field: str = PASSAGE_FIELD
+    prepared: Preparation | None = None
+    """How vectors that are there already were made; the four before do not count then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +94,8 @@ def plan(engine: Engine, index: str, encoder: Encoder, options: RegisterOptions 
     state = engine.get_index(index)
     there = IndexModel.of(state) if state else None
     kind = options.kind or (there.kind if there else default_kind(info))
-    if there and options.field == VECTOR_FIELD:
-        options = replace(options, field=there.field)
+    if there:
+        options = _own_fields(options, there)
     _check(info, kind, encoder, options)
     for other in options.query_models:
         if other.space != encoder.space:
@@ -96,6 +103,8 @@ def plan(engine: Engine, index: str, encoder: Encoder, options: RegisterOptions 
                 f"model {other.name} ({other.query_fingerprint}) has another vocabulary than {encoder.name} "
                 f"({encoder.fingerprint}): it cannot ask for its documents"
             )
+    preparation = _preparation(index, encoder, options, there)
+    _check_fields(options, preparation)
     # Behind an alias, what is made is named after the index itself.
     name = state.name if state else index
     model = IndexModel(
@@ -107,6 +116,11 @@ def plan(engine: Engine, index: str, encoder: Encoder, options: RegisterOptions 
         text_fields=options.text_fields or (there.text_fields if there else TEXT_FIELDS),
         dense_field=options.dense_field if options.dense else None,
         dense_encoder=options.dense.fingerprint if options.dense else None,
+        passages=preparation.passages,
+        passage_field=options.passage_field if preparation.passages == "nested" else None,
+        passage_tokens=preparation.max_tokens,
+        passage_overlap=preparation.overlap,
+        pruning=str(preparation.pruning) if preparation.pruning else None,
     )
     pipelines = _pipelines(name, info, options)
     wanted = wanted_index(info, encoder, model, options)
@@ -114,7 +128,7 @@ def plan(engine: Engine, index: str, encoder: Encoder, options: RegisterOptions 
         wanted = templates.merge(wanted, {"settings": {"index": {"search.default_pipeline": f"{name}-two-phase"}}})
     missing = {key: body for key, body in pipelines.items() if not _same_pipeline(engine, key, body)}
     if state is None:
-        return Plan(index, model, create=wanted, pipelines=missing, diff=_diff(index, {}, wanted))
+        return Plan(index, model, create=wanted, pipelines=missing, diff=templates.diff(index, {}, wanted))
     return _extend(Plan(index, model, pipelines=missing), state, there, wanted)
 
 
@@ -141,7 +155,8 @@ def apply(engine: Engine, planned: Plan) -> None:
 def wanted_index(info: EngineInfo, encoder: Encoder, model: IndexModel, options: RegisterOptions) -> dict[str, Any]:
     """The body that would create the index, from the templates of the product."""
     document_ceiling, query_ceiling = encoder.ceilings
-    body = templates.load_template("mappings", info.product, model.kind)
+    name = _NESTED[model.kind] if model.passages == "nested" else model.kind
+    body = templates.load_template("mappings", info.product, name)
     if options.dense:
         body = templates.merge(body, templates.load_template("mappings", info.product, "dense"))
     filled: dict[str, Any] = templates.fill(
@@ -153,15 +168,60 @@ def wanted_index(info: EngineInfo, encoder: Encoder, model: IndexModel, options:
             "auto_expand_replicas": "0-1" if options.replicas is None else False,
             "meta": model.as_meta(),
             "field": model.field,
+            "passage_field": model.passage_field,
             "hash_field": HASH_FIELD,
             "document_ceiling": document_ceiling,
             # Heavier ones are scaled down to what the engine takes, and boosted.
             "query_ceiling": min(query_ceiling, LARGEST_WEIGHT),
             "dense_field": options.dense_field,
             "dimension": options.dense.dimension if options.dense else None,
+            # Elasticsearch's dot_product takes vectors of unit length only.
+            "similarity": "dot_product" if options.dense and options.dense.normalized else "max_inner_product",
         },
     )
     return filled
+
+
+_NESTED: dict[Kind, str] = {"rank_features": "rank_features_nested", "sparse_vector": "sparse_vector_nested"}
+
+
+def _own_fields(options: RegisterOptions, there: IndexModel) -> RegisterOptions:
+    """`options` with the names that the index has, where no other is asked for."""
+    if options.field == VECTOR_FIELD:
+        options = replace(options, field=there.field)
+    if options.passage_field == PASSAGE_FIELD and there.passage_field:
+        options = replace(options, passage_field=there.passage_field)
+    if options.dense_field == DENSE_FIELD and there.dense_field:
+        options = replace(options, dense_field=there.dense_field)
+    return options
+
+
+def _preparation(index: str, encoder: Encoder, options: RegisterOptions, there: IndexModel | None) -> Preparation:
+    """How texts become vectors: as asked for, else as the index has it, else whole.
+
+    Raises:
+        IndexConflict: the index has it otherwise.
+    """
+    own = there.preparation if there else WHOLE
+    if there and there.space != encoder.space:
+        # Another model's index: that it is refused says more than what this model would do with it.
+        return own
+    if options.prepared is not None:
+        wanted = options.prepared
+    else:
+        base = own if options.passages in (None, own.passages) else Preparation(options.passages, pruning=own.pruning)
+        wanted = Preparation(
+            base.passages,
+            base.max_tokens if options.passage_tokens is None else options.passage_tokens,
+            base.overlap if options.overlap is None else options.overlap,
+            options.pruning or base.pruning,
+        ).resolved(encoder)
+    if there and wanted != own:
+        raise IndexConflict(
+            f"index {index} holds vectors made as: {own}; these would be made as: {wanted}, and scores of the two "
+            "cannot be compared. Leave the options out, or name another index"
+        )
+    return wanted
 
 
 def _check(info: EngineInfo, kind: Kind, encoder: Encoder, options: RegisterOptions) -> None:
@@ -192,8 +252,24 @@ def _check(info: EngineInfo, kind: Kind, encoder: Encoder, options: RegisterOpti
         raise UnsupportedByEngine(
             f"two-phase search needs a rank_features field on OpenSearch 2.15 or newer, not {kind} on {info}"
         )
-    if "." in options.field or not options.field.strip():
-        raise UsageError(f"the vector field {options.field!r} must be a plain name without dots")
+
+
+def _check_fields(options: RegisterOptions, preparation: Preparation) -> None:
+    """Raises UsageError for names that no engine addresses, or that mean two things."""
+    nested = preparation.passages == "nested"
+    names = {"vector field": options.field}
+    if nested:
+        names["passage field"] = options.passage_field
+    if options.dense:
+        names["dense field"] = options.dense_field
+    for what, name in names.items():
+        if "." in name or not name.strip():
+            raise UsageError(f"the {what} {name!r} must be a plain name without dots")
+    # A nested vector field is among the passage's own, which have a namespace of their own.
+    top = [name for what, name in names.items() if not (nested and what == "vector field")]
+    if len({*top, HASH_FIELD}) <= len(top) or (nested and options.field in ("start", "end")):
+        listed = ", ".join(f"the {what} {name!r}" for what, name in names.items())
+        raise UsageError(f"each field needs a name of its own, and not {HASH_FIELD}, start or end: {listed}")
 
 
 def _pipelines(index: str, info: EngineInfo, options: RegisterOptions) -> dict[str, dict[str, Any]]:
@@ -209,7 +285,7 @@ def _same_pipeline(engine: Engine, name: str, body: dict[str, Any]) -> bool:
     there = engine.get_search_pipeline(name)
     if there is None:
         return False
-    if not _covers(there, body):
+    if not templates.covers(there, body):
         raise IndexConflict(f"search pipeline {name} is there already and differs; delete it, or name another index")
     return True
 
@@ -222,10 +298,11 @@ def _extend(planned: Plan, state: IndexState, there: IndexModel | None, wanted: 
     for name, want in mappings["properties"].items():
         if name not in current:
             missing[name] = want
-        elif not _covers(current[name], want):
+        elif not templates.covers(current[name], want):
             raise IndexConflict(
                 f"index {planned.index} has a field {name} of another kind "
-                f"({_line(current[name])}, wanted {_line(want)}); a mapping cannot be changed: name another index"
+                f"({templates.line(current[name])}, wanted {templates.line(want)}); a mapping cannot be changed: "
+                "name another index"
             )
     settings = _missing_settings(planned.index, state, wanted.get("settings", {}).get("index", {}))
     if there == model and not missing:
@@ -245,7 +322,7 @@ def _extend(planned: Plan, state: IndexState, there: IndexModel | None, wanted: 
         mapping=mapping,
         settings=settings,
         pipelines=planned.pipelines,
-        diff=_diff(planned.index, before, after),
+        diff=templates.diff(planned.index, before, after),
     )
 
 
@@ -258,10 +335,21 @@ def _joined(planned: Plan, there: IndexModel) -> IndexModel:
             f"index {planned.index} belongs to model {there.document_encoder or ', '.join(there.query_encoders)}, "
             f"not to {wanted.document_encoder or ', '.join(wanted.query_encoders)}; name another index"
         )
-    if (there.kind, there.field) != (wanted.kind, wanted.field):
+    if (there.kind, there.path) != (wanted.kind, wanted.path):
         raise IndexConflict(
-            f"index {planned.index} keeps its vectors in {there.field} ({there.kind}), "
-            f"not in {wanted.field} ({wanted.kind}); name another index"
+            f"index {planned.index} keeps its vectors in {there.path} ({there.kind}), "
+            f"not in {wanted.path} ({wanted.kind}); name another index"
+        )
+    if there.dense_field and wanted.dense_field not in (None, there.dense_field):
+        raise IndexConflict(
+            f"index {planned.index} keeps its dense vectors in {there.dense_field}, not in {wanted.dense_field}; "
+            "name another index"
+        )
+    dense = {encoder for encoder in (there.dense_encoder, wanted.dense_encoder) if encoder}
+    if len(dense) > 1:
+        raise ModelMismatch(
+            f"index {planned.index} holds dense vectors of {there.dense_encoder}, not of {wanted.dense_encoder}; "
+            "leave --dense out, or name another index"
         )
     return replace(
         wanted,
@@ -292,26 +380,3 @@ def _missing_settings(index: str, state: IndexState, wanted: dict[str, Any]) -> 
         if name != "auto_expand_replicas" or (value is False and there is not None):
             changed[f"index.{name}"] = text
     return changed or None
-
-
-def _covers(there: Any, wanted: Any) -> bool:
-    """Whether all that is wanted is there; the engine may add defaults of its own."""
-    if isinstance(wanted, dict):
-        return isinstance(there, dict) and all(key in there and _covers(there[key], wanted[key]) for key in wanted)
-    if isinstance(wanted, list):
-        return isinstance(there, list) and len(there) == len(wanted) and all(map(_covers, there, wanted))
-    if isinstance(wanted, (int, float)) and not isinstance(wanted, bool):
-        return isinstance(there, (int, float)) and abs(there - wanted) <= 1e-6 * max(1.0, abs(wanted))
-    return bool(there == wanted)
-
-
-def _line(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def _diff(index: str, before: dict[str, Any], after: dict[str, Any]) -> str:
-    old, new = (
-        msgspec.json.format(msgspec.json.encode(body, order="deterministic"), indent=2).decode().splitlines()
-        for body in (before, after)
-    )
-    return "\n".join(difflib.unified_diff(old, new, f"{index} (there)", f"{index} (wanted)", lineterm=""))

@@ -1,4 +1,4 @@
-"""Finds and fills the JSON templates under mappings/ and pipelines/.
+"""Finds and fills the JSON templates under mappings/ and pipelines/, and compares them with what is there.
 
 A template is plain JSON. ``"${slot}"`` is a whole key or a whole value, never a part of one, so that
 every template stays valid JSON and a filled value keeps its type. A value slot filled with None takes
@@ -7,6 +7,7 @@ its key away.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,3 +73,28 @@ def merge(base: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
         there = merged.get(key)
         merged[key] = merge(there, value) if isinstance(there, dict) and isinstance(value, dict) else value
     return merged
+
+
+def covers(there: Any, wanted: Any) -> bool:
+    """Whether all that is wanted is there; the engine may add defaults of its own."""
+    if isinstance(wanted, dict):
+        return isinstance(there, dict) and all(key in there and covers(there[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list):
+        return isinstance(there, list) and len(there) == len(wanted) and all(map(covers, there, wanted))
+    if isinstance(wanted, (int, float)) and not isinstance(wanted, bool):
+        return isinstance(there, (int, float)) and abs(there - wanted) <= 1e-6 * max(1.0, abs(wanted))
+    return bool(there == wanted)
+
+
+def line(value: Any) -> str:
+    """`value` as JSON in one line, for messages."""
+    return msgspec.json.encode(value).decode()
+
+
+def diff(index: str, before: dict[str, Any], after: dict[str, Any]) -> str:
+    """A unified diff of the two bodies, keys sorted; empty where they are the same."""
+    old, new = (
+        msgspec.json.format(msgspec.json.encode(body, order="deterministic"), indent=2).decode().splitlines()
+        for body in (before, after)
+    )
+    return "\n".join(difflib.unified_diff(old, new, f"{index} (there)", f"{index} (wanted)", lineterm=""))

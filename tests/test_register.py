@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.encode import Encoder
+from bridge.encode.analysis import WordOffsets
 from bridge.encode.base import TokenVocabulary
 from bridge.encode.dense import DenseModel, describe_dense
 from bridge.engines.base import Engine, parse_version
@@ -336,3 +337,99 @@ def test_other_weights_are_another_model(tmp_path: Path) -> None:
     same = describe_dense(write(tmp_path / "b", files))
     other = describe_dense(write(tmp_path / "c", {**files, "model.safetensors": "two"}))
     assert one.fingerprint == same.fingerprint != other.fingerprint
+
+
+# --- Passages, and names that fields may have ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (RegisterOptions(dense=DENSE, dense_field="embedding"), "each field needs a name of its own"),
+        (RegisterOptions(field="bridge_content_hash"), "each field needs a name of its own"),
+        (RegisterOptions(passages="nested", passage_tokens=9, field="start"), "each field needs a name of its own"),
+        (
+            RegisterOptions(passages="nested", passage_tokens=9, dense=DENSE, passage_field="dense"),
+            "each field needs a name of its own",
+        ),
+        (RegisterOptions(passages="nested", passage_tokens=9, passage_field="a.b"), "must be a plain name"),
+        (RegisterOptions(dense=DENSE, dense_field=" "), "must be a plain name"),
+    ],
+)
+def test_names_that_mean_two_things_are_refused(options: RegisterOptions, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        plan(Canned("3.6.0"), "i", Countable(), options)
+
+
+class Countable(Model):
+    """A made-up encoder whose tokens are words."""
+
+    passage_tokenizer = WordOffsets()
+    max_document_tokens = 256
+
+
+def test_a_nested_field_may_be_named_like_one_outside() -> None:
+    options = RegisterOptions(passages="nested", dense=DENSE, field="dense")
+    properties = created(Canned("3.6.0"), Countable(), options)["mappings"]["properties"]
+    assert properties["passages"]["properties"]["dense"] == {"type": "rank_features"}
+    assert properties["dense"]["type"] == "knn_vector"
+
+
+@pytest.mark.parametrize(
+    ("version", "elasticsearch", "kind", "type_"),
+    [
+        ("3.6.0", False, "sparse_vector", "sparse_vector"),
+        ("2.19.1", False, None, "rank_features"),
+        ("7.17.29", True, None, "rank_features"),
+        ("9.2.0", True, None, "sparse_vector"),
+    ],
+)
+def test_nested_passages_are_mapped_for_every_product(version: str, elasticsearch: bool, kind: Any, type_: str) -> None:
+    options = RegisterOptions(kind=kind, passages="nested", overlap=4)
+    body = created(Canned(version, elasticsearch=elasticsearch), Countable(), options)
+    properties = body["mappings"]["properties"]
+    assert "embedding" not in properties
+    assert properties["passages"]["type"] == "nested"
+    assert properties["passages"]["properties"]["embedding"]["type"] == type_
+    meta = body["mappings"]["_meta"]["bridge"]
+    found = {name: meta[name] for name in ("passages", "passage_field", "field", "passage_tokens", "passage_overlap")}
+    assert found == {
+        "passages": "nested",
+        "passage_field": "passages",
+        "field": "embedding",
+        # The model's own length, written out.
+        "passage_tokens": 256,
+        "passage_overlap": 4,
+    }
+
+
+def test_whole_texts_leave_nothing_of_passages_in_meta() -> None:
+    meta = created(Canned("3.6.0"), Countable())["mappings"]["_meta"]["bridge"]
+    assert not {"passages", "passage_field", "passage_tokens", "passage_overlap", "pruning"} & set(meta)
+
+
+def test_an_index_of_another_space_says_so_whatever_the_passages() -> None:
+    index = Canned("3.6.0", i=there({"passages": "merge", "passage_tokens": 512}))
+    with pytest.raises(ModelMismatch, match="belongs to model model-1"):
+        plan(index, "i", Countable("model-2", "space-2"))
+
+
+def test_dense_vectors_stay_in_their_field_and_of_their_model() -> None:
+    index = Canned("3.6.0", i=there({"dense_field": "meaning", "dense_encoder": "dense-0"}, **{"index.knn": "true"}))
+    assert plan(index, "i", Model(), RegisterOptions(dense=DENSE)).model.dense_field == "meaning"
+    with pytest.raises(IndexConflict, match="keeps its dense vectors in meaning, not in other"):
+        plan(index, "i", Model(), RegisterOptions(dense=DENSE, dense_field="other"))
+    with pytest.raises(ModelMismatch, match="holds dense vectors of dense-0, not of dense-1"):
+        plan(index, "i", Model(), RegisterOptions(dense=DenseModel("d", "dense-1", 384)))
+
+
+@pytest.mark.parametrize(("normalized", "similarity"), [(True, "dot_product"), (False, "max_inner_product")])
+def test_elasticsearch_is_told_whether_dense_vectors_have_unit_length(normalized: bool, similarity: str) -> None:
+    dense = DenseModel("d", "dense-1", 384, normalized)
+    body = created(Canned("9.2.0", elasticsearch=True), Model(), RegisterOptions(dense=dense))
+    assert body["mappings"]["properties"]["dense"]["similarity"] == similarity
+
+
+def test_a_broken_pruning_in_meta_is_named() -> None:
+    with pytest.raises(ModelMismatch, match=r"unreadable _meta\.bridge.*pruning"):
+        plan(Canned("3.6.0", i=there({"pruning": "half"})), "i", Model())

@@ -64,7 +64,10 @@ _index_options = _all_of(
     _index_option("--field", default="embedding", show_default=True, metavar="FIELD", help="The vector field."),
     _index_option(
         "--dense", metavar="MODEL",
-        help="Also a field for this dense model's vectors, and a pipeline for hybrid queries.",
+        help="Also this dense model's vectors, for hybrid queries; an index that has one keeps it up by itself.",
+    ),
+    _index_option(
+        "--dense-field", default="dense", show_default=True, metavar="FIELD", help="The dense vectors' field."
     ),
     _index_option(
         "--two-phase", is_flag=True,
@@ -74,6 +77,28 @@ _index_options = _all_of(
     _index_option(
         "--replicas", type=click.IntRange(0), metavar="N",
         help="Copies of each shard; by default one where there is a second node.",
+    ),
+)  # fmt: skip
+
+_passage_option = partial(click.option, cls=SectionOption, section="Long texts and pruning")
+_passage_options = _all_of(
+    _passage_option(
+        "--passages", type=click.Choice(["whole", "merge", "nested"]),
+        help="whole: what the model reads of a text; merge: the maximum over its passages; nested: each passage's own.",
+    ),
+    _passage_option(
+        "--passage-tokens", type=click.IntRange(1), metavar="N",
+        help="A passage's longest, in the model's tokens; by default what the model reads.",
+    ),
+    _passage_option(
+        "--overlap", type=click.IntRange(0), metavar="N", help="Tokens of a passage that come again in the next."
+    ),
+    _passage_option(
+        "--passage-field", default="passages", show_default=True, metavar="FIELD", help="The nested passages' field."
+    ),
+    _passage_option(
+        "--prune", metavar="METHOD=VALUE,...",
+        help="Drop the lightest tokens of each vector: top-k, max-ratio, alpha-mass or threshold.",
     ),
 )  # fmt: skip
 
@@ -158,6 +183,7 @@ def fit(state: State, /, sources: tuple[str, ...], output: Path, text_fields: tu
 )
 @_text_field
 @_index_options
+@_passage_options
 @model_options
 @click.option("--dry-run", is_flag=True, help="Print what would change, as a diff, and change nothing.")
 @pass_state
@@ -172,7 +198,7 @@ def register(
     from bridge import register as registering
     from bridge.encode import load_encoder
     from bridge.encode.load import ModelOrigin
-    from bridge.modelstore import save_model
+    from bridge.modelstore import save_dense, save_model
 
     running = run_options(options)
     encoder = load_encoder(model, **running)
@@ -185,6 +211,8 @@ def register(
         if not dry_run:
             registering.apply(engine, planned)
             save_model(engine, encoder, ModelOrigin.of(model, running))
+            if chosen.dense:
+                save_dense(engine, chosen.dense.fingerprint, ModelOrigin.of(options["dense"]))
             for name, other in others.items():
                 save_model(engine, other, ModelOrigin.of(name))
     if state.json:
@@ -217,6 +245,7 @@ def register(
 @_id_options
 @_text_field
 @_index_options
+@_passage_options
 @model_options
 @_fit_options
 @click.option(
@@ -270,6 +299,7 @@ def ingest(state: State, /, index: str, sources: tuple[str, ...], **options: Any
         fit=_fitting(options),
         dead_letter=options["dead_letter"],
         fresh=options["fresh"],
+        dense=options["dense"],
         run=run_options(options) | ({"teacher": options["teacher"]} if options["teacher"] else {}),
         bulk=BulkOptions(chunk_documents=options["chunk_documents"], chunk_bytes=options["chunk_bytes"]),
     )
@@ -295,12 +325,23 @@ def _show_summary(state: State, /, index: str, source: Source, summary: IngestSu
         click.echo(
             f"{index}: {summary.source:,} documents from {source.name}: {summary.indexed:,} indexed, "
             f"{summary.unchanged:,} unchanged, {summary.deleted:,} deleted, {summary.dead:,} dead "
-            f"({summary.seconds:.1f} s, {rate:,.0f}/s)"
+            f"({summary.seconds:.1f} s, {rate:,.0f}/s){_prepared(summary)}"
         )
     if summary.dead:
         which = f"; the first: {summary.first_dead}" if summary.first_dead else ""
         what = f"{summary.dead:,} of {summary.source:,} documents did not go in"
         error_line(f"{what}{which}; they are kept in {summary.dead_letter}")
+
+
+def _prepared(summary: IngestSummary) -> str:
+    """What was done to the texts and vectors, where anything was."""
+    parts = []
+    if summary.passages is not None:
+        parts.append(f"{summary.passages:,} passages")
+    if summary.pruned_terms is not None and summary.pruned_mass is not None:
+        removed = f"pruning removed {summary.pruned_terms:.1f} terms a document"
+        parts.append(f"{removed}, {100 * summary.pruned_mass:.1f} % of the mass")
+    return "".join(f"; {part}" for part in parts)
 
 
 def _fitting(options: dict[str, Any]) -> FitOptions:
@@ -312,6 +353,7 @@ def _fitting(options: dict[str, Any]) -> FitOptions:
 
 def _register_options(options: dict[str, Any], text_fields: tuple[str, ...]) -> RegisterOptions:
     from bridge.encode.dense import describe_dense
+    from bridge.prune import parse_pruning
     from bridge.register import RegisterOptions
 
     return RegisterOptions(
@@ -319,6 +361,12 @@ def _register_options(options: dict[str, Any], text_fields: tuple[str, ...]) -> 
         kind=options["kind"],
         field=options["field"],
         dense=describe_dense(options["dense"]) if options["dense"] else None,
+        dense_field=options["dense_field"],
+        passages=options["passages"],
+        passage_tokens=options["passage_tokens"],
+        overlap=options["overlap"],
+        pruning=parse_pruning(options["prune"]) if options["prune"] else None,
+        passage_field=options["passage_field"],
         two_phase=options["two_phase"],
         shards=options["shards"],
         replicas=options["replicas"],

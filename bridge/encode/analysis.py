@@ -28,11 +28,9 @@ MAX_TERM_LENGTH = 64
 _CACHED_WORDS = 200_000
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
-_WORD = regex.compile(
-    rf"[{_UNSPACED}][{_UNSPACED}\p{{M}}]*"
-    rf"|[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{L}}\p{{M}}\p{{N}}_]--[{_UNSPACED}]]*(?:['’][\p{{Latin}}\p{{M}}]+)*",
-    regex.VERSION1,
-)
+_SPACED = rf"[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{L}}\p{{M}}\p{{N}}_]--[{_UNSPACED}]]*(?:['’][\p{{Latin}}\p{{M}}]+)*"
+_WORD = regex.compile(rf"[{_UNSPACED}][{_UNSPACED}\p{{M}}]*|{_SPACED}", regex.VERSION1)
+_COUNTED = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|{_SPACED}", regex.VERSION1)
 # The same over ASCII, where the standard library's engine is several times faster.
 _ASCII_WORD = re.compile(r"[A-Za-z0-9]\w*(?:'[A-Za-z]+)*", re.ASCII)
 _STARTS_UNSPACED = regex.compile(rf"[{_UNSPACED}]")
@@ -131,6 +129,18 @@ class WordAnalyzer:
 
 def _words(text: str) -> list[str]:
     return _ASCII_WORD.findall(text) if text.isascii() else _WORD.findall(unicodedata.normalize("NFKC", text))
+
+
+class WordOffsets:
+    """Words as `bridge.offsets.TokenOffsets`, as they stand in a text; where none are spaced, characters."""
+
+    special = 0
+
+    def ids(self, text: str) -> range:
+        return range(len(self.starts(text)))
+
+    def starts(self, text: str) -> list[int]:
+        return [match.start() for match in _COUNTED.finditer(text)]
 
 
 def fold_accents(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -23,6 +24,7 @@ from bridge.encode.lookup import Framed, Wordpieces
 from bridge.encode.run_options import RunOptions
 from bridge.errors import MissingExtra, ModelFormatError
 from bridge.models import find_card
+from bridge.offsets import TokenOffsets
 
 Embeddings = npt.NDArray[np.float32]
 Passage = str | tuple[str, str]
@@ -47,6 +49,8 @@ class DenseModel:
     name: str
     fingerprint: str
     dimension: int
+    normalized: bool = True
+    """Whether its vectors have unit length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,25 @@ class DenseEncoder:
             framed = self._framed(joined, recipe.document_prompt, recipe.document_length)
         return self.runtime.encode(framed)
 
+    @property
+    def description(self) -> DenseModel:
+        """What a mapping needs of it."""
+        return DenseModel(self.name, self.fingerprint, self.dimension, self.recipe.normalize)
+
+    @cached_property
+    def passage_tokenizer(self) -> TokenOffsets:
+        """Counts a document's tokens as the model reads them, without a title."""
+        if not self.recipe.titled:
+            return self._pieces.offsets(self.recipe.document_prompt)
+        title = len(self._pieces.tokenizer.encode(_NO_TITLE, add_special_tokens=False).ids)
+        pair = self._pieces.tokenizer.num_special_tokens_to_add(is_pair=True)
+        return self._pieces.offsets(special=pair + title)
+
+    @property
+    def max_document_tokens(self) -> int:
+        """The longest document that is read whole, special tokens counted."""
+        return self.recipe.document_length
+
     def encode_query(self, texts: Sequence[str]) -> Embeddings:
         """float32[n, dimension], one row a text, in order."""
         return self.runtime.encode(self._framed(texts, self.recipe.query_prompt, self.recipe.query_length))
@@ -186,7 +209,7 @@ def describe_dense(model: str | os.PathLike[str]) -> DenseModel:
         return describe_export(folder)
     name = None if Path(model).expanduser().is_dir() else os.fspath(model)
     recipe = read_dense_recipe(folder, name)
-    return DenseModel(name or folder.name, _fingerprint(folder, recipe), recipe.dimension)
+    return DenseModel(name or folder.name, _fingerprint(folder, recipe), recipe.dimension, recipe.normalize)
 
 
 def read_dense_recipe(folder: Path, name: str | None = None) -> DenseRecipe:

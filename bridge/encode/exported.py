@@ -186,7 +186,8 @@ def describe_export(folder: Path) -> DenseModel:
         ModelFormatError: it has no card, or that of a sparse model.
     """
     card = read_card(folder)
-    return DenseModel(folder.name, own_fingerprint(card), _dense_facts(folder, card).dimension)
+    facts = _dense_facts(folder, card)
+    return DenseModel(folder.name, own_fingerprint(card), facts.dimension, facts.normalize)
 
 
 def _dense_facts(folder: Path, card: ExportCard) -> DenseFacts:

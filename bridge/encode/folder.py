@@ -76,6 +76,14 @@ def tokenizer_length(folder: Path) -> int | None:
     return int(length) if isinstance(length, (int, float)) and 0 < length < 10**6 else None
 
 
+def separator_token(folder: Path) -> str:
+    """`sep_token` of tokenizer_config.json; BERT's where that names none."""
+    path = folder / "tokenizer_config.json"
+    found = read_json(path).get("sep_token") if path.is_file() else None
+    # Written as a plain string, or with its stripping rules.
+    return str((found.get("content") if isinstance(found, dict) else found) or "[SEP]")
+
+
 def model_length(transformer: Path) -> int:
     """The tokens that a model takes, special ones included, as sentence-transformers and transformers decide it.
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -30,11 +30,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bridge.encode.analysis import Analyzer, WordAnalyzer
+from bridge.encode.analysis import Analyzer, WordAnalyzer, WordOffsets
 from bridge.encode.base import OverlayVocabulary, TokenVocabulary
 from bridge.encode.folder import file_hash
 from bridge.encode.lookup import Wordpieces, read_idf
 from bridge.errors import ModelFormatError
+from bridge.offsets import TokenOffsets
 from bridge.records import SparseVector
 
 CARD_FILE = "bridge.json"
@@ -136,6 +137,12 @@ class LexicalEncoder:
     @property
     def open_vocabulary(self) -> bool:
         return self.card.analyzer == "words"
+
+    @cached_property
+    def passage_tokenizer(self) -> TokenOffsets:
+        """Counts word pieces, or words; a text has no length that would be too long."""
+        analyzer = self.analyzer
+        return analyzer.pieces.offsets(special=0) if isinstance(analyzer, PieceAnalyzer) else WordOffsets()
 
     @property
     def ceilings(self) -> tuple[float, float]:

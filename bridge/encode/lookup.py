@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,8 +17,9 @@ import msgspec
 import numpy as np
 
 from bridge.encode.base import TokenVocabulary, sparse_vector
-from bridge.encode.folder import TABLE_FILES, find_table, read_json, tokenizer_length
+from bridge.encode.folder import TABLE_FILES, find_table, read_json, separator_token, tokenizer_length
 from bridge.errors import ModelFormatError, UsageError
+from bridge.offsets import PromptedOffsets, TokenizerOffsets, TokenOffsets, TokenWindow
 from bridge.records import SparseVector, Weights
 
 if TYPE_CHECKING:
@@ -70,6 +72,11 @@ class Wordpieces:
         """
         encoded = self._cutting(length).encode_batch_fast(list(texts))
         return [Framed(one.ids, one.type_ids) for one in encoded]
+
+    def offsets(self, prompt: str = "", *, special: int | None = None) -> TokenOffsets:
+        """Where tokens stand in a text that comes after `prompt`; `special` as for `TokenizerOffsets`."""
+        plain = TokenizerOffsets(self.tokenizer, special=special)
+        return PromptedOffsets(plain, prompt) if prompt else plain
 
     def _cutting(self, length: int) -> Tokenizer:
         # Truncation is a tokenizer's state: one object for each length, so that threads can share this one.
@@ -203,6 +210,7 @@ class LookupEncoder:
         if not np.isfinite(self._weights).all():
             raise ModelFormatError(f"{found} holds weights that are not finite numbers")
         self._length, self._prompt = tokenizer_length(folder), prompt
+        self._separator = separator_token(folder)
         self.space = self._pieces.space
         # By what is in the table, not by its file: an IDF file and its SparseStaticEmbedding are one encoder.
         content = hashlib.sha256(self._weights.tobytes()).hexdigest()
@@ -225,6 +233,16 @@ class LookupEncoder:
     def ceilings(self) -> tuple[float, float]:
         # A learned document weight is log(1 + x) and rarely passes 3, OpenSearch's own default.
         return 3.0, float(self._weights.max(initial=1.0))
+
+    @cached_property
+    def query_window(self) -> TokenWindow:
+        """What of a query is read; special tokens are left out, and do not count."""
+        return TokenWindow(self._pieces.offsets(self._prompt, special=0), self._length, self._separator)
+
+    @cached_property
+    def passage_tokenizer(self) -> TokenOffsets:
+        """Counts tokens as a model of this vocabulary reads them; how many that one takes is not known here."""
+        return self._pieces.offsets()
 
     def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
         weights = self._weights

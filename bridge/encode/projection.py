@@ -44,6 +44,7 @@ from bridge.encode.lexical import CARD_FILE, asked_terms, function_terms, satura
 from bridge.encode.lookup import read_idf
 from bridge.encode.run_options import RunOptions
 from bridge.errors import ModelFormatError, ModelMismatch, ModelNotFound, UsageError
+from bridge.offsets import TokenOffsets
 from bridge.records import SparseVector
 
 FAMILY = "projection"
@@ -216,6 +217,18 @@ class ProjectionEncoder:
         largest = max(self._weights.values(), default=self.card.unseen_weight)
         # The teacher can add about as much as the word's own saturated frequency gives.
         return 2 * (self.card.k1 + 1) * largest, largest
+
+    @property
+    def passage_tokenizer(self) -> TokenOffsets | None:
+        """The teacher's, which is what reads no more than its length; None where that one has none."""
+        found: TokenOffsets | None = getattr(self.teacher, "passage_tokenizer", None)
+        return found
+
+    @property
+    def max_document_tokens(self) -> int | None:
+        """The longest document that the teacher reads whole, special tokens counted."""
+        found: int | None = getattr(self.teacher, "max_document_tokens", None)
+        return found
 
     def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
         vocabulary = OverlayVocabulary(self.vocabulary)

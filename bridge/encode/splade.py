@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from bridge.encode.base import TokenVocabulary
 from bridge.encode.entries import SparseRuntime
-from bridge.encode.folder import file_hash
+from bridge.encode.folder import file_hash, separator_token
 from bridge.encode.lookup import LookupEncoder, Wordpieces
 from bridge.encode.recipe import Recipe, read_recipe
 from bridge.encode.run_options import RunOptions
 from bridge.errors import MissingExtra, ModelFormatError, UsageError
 from bridge.models import Activation
+from bridge.offsets import TokenOffsets, TokenWindow
 from bridge.records import SparseVector
 
 _CEILING = 4.0
@@ -110,6 +112,25 @@ class SpladeEncoder:
     @property
     def ceilings(self) -> tuple[float, float]:
         return _CEILING, self._asker.ceilings[1] if self._asker else _CEILING
+
+    @cached_property
+    def passage_tokenizer(self) -> TokenOffsets:
+        """Counts a document's tokens as the model reads them."""
+        return self._pieces.offsets(self.recipe.document_prompt)
+
+    @property
+    def max_document_tokens(self) -> int:
+        """The longest document that is read whole, special tokens counted."""
+        return self.recipe.document_length
+
+    @cached_property
+    def query_window(self) -> TokenWindow:
+        """What of a query is read."""
+        if self._asker:
+            return self._asker.query_window
+        recipe = self.recipe
+        offsets = self._pieces.offsets(recipe.query_prompt)
+        return TokenWindow(offsets, recipe.query_length, separator_token(recipe.transformer))
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         recipe = self.recipe

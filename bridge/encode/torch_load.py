@@ -43,6 +43,11 @@ def choose_device(asked: str) -> torch.device:
     return device
 
 
+def gpu_count() -> int:
+    """The GPUs that this process may use."""
+    return int(torch.cuda.device_count())
+
+
 def choose_precision(asked: str | None, device: torch.device, *, slow: bool = False) -> torch.dtype:
     """fp32 on a CPU, bf16 (or fp16 on an older GPU) on a GPU, unless asked otherwise.
 
@@ -109,7 +114,7 @@ def load_model(
             warnings.simplefilter("ignore")
             model, report = kind.from_pretrained(
                 folder, local_files_only=True, dtype=dtype, use_safetensors=safe, output_loading_info=True,
-                weights_only=True, trust_remote_code=options.trust_remote_code,
+                weights_only=True, trust_remote_code=options.trust_remote_code, ignore_mismatched_sizes=True,
             )  # fmt: skip
     except Exception as error:  # the library raises whatever its parsers do
         reason = " ".join(str(error).split())[:300]

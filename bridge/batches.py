@@ -1,0 +1,293 @@
+"""A source's items ─▶ documents with their vectors, a batch at a time: what `bridge.ingest` sends.
+
+An item that needs no sending (it cannot go in, or is unchanged) comes as its outcome instead. What preparation did
+to each document waits in `Batches.effects`, in the same order, for whoever learns what became of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import islice
+from typing import Any
+
+from bridge.checkpoint import Checkpoint
+from bridge.encode import Encoder
+from bridge.encode.base import TokenVocabulary
+from bridge.encode.dense import DenseEncoder
+from bridge.encode.dense import Passage as TitledText
+from bridge.errors import DocumentError
+from bridge.indexmodel import IndexModel
+from bridge.prepare import Prepared, prepare
+from bridge.records import (
+    HASH_FIELD,
+    BulkOutcome,
+    DeadLetter,
+    DenseVector,
+    Doc,
+    EncodedDoc,
+    EncodedPassage,
+    SparseVector,
+)
+from bridge.sources import Item, Source, content_hash, text_of
+from bridge.tokens import Product, field_value, shortest
+from bridge.vectorfile import VectorMeta, looks_encoded, read_passages, read_vector, source_fields
+
+BATCH = 128
+TITLE = "title"
+"""The text field that a dense model trained on pairs gets as the title."""
+
+Hashes = Callable[[Sequence[str]], Mapping[str, str | None]]
+"""Ids ─▶ the stored content hash of those that exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What preparation did to one document."""
+
+    passages: int
+    terms: int
+    mass: float
+    """The sum of the weights that are left."""
+    removed: int
+    removed_mass: float
+
+
+@dataclass(slots=True)
+class Totals:
+    """What preparation did to all that was indexed; the names are the checkpoint's."""
+
+    prepared: int
+    passages: int
+    terms: int
+    mass: float
+    removed_terms: int
+    removed_mass: float
+
+    @classmethod
+    def of(cls, position: Checkpoint) -> Totals:
+        return cls(*(getattr(position, one.name) for one in fields(cls)))
+
+    def add(self, effect: Effect) -> None:
+        self.prepared += 1
+        self.passages += effect.passages
+        self.terms += effect.terms
+        self.mass += effect.mass
+        self.removed_terms += effect.removed
+        self.removed_mass += effect.removed_mass
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A document that is to be sent, before it has vectors."""
+
+    doc: Doc
+    """As it is indexed."""
+    given: str | SparseVector | Sequence[EncodedPassage]
+    """Its text, or what a vector file holds of it."""
+    digest: str
+    titled: TitledText | None = None
+    """Its text for the dense encoder."""
+
+
+@dataclass(slots=True)
+class Batches:
+    """One source for one index."""
+
+    source: Source
+    encoder: Encoder
+    model: IndexModel
+    product: Product
+    hashes: Hashes
+    most_under_way: int
+    """Documents that may have been read, and not yet have come to the engine."""
+    dense: DenseEncoder | None = None
+    vectors: VectorMeta | None = None
+    """The source is files of vectors, which go in as they are."""
+    effects: deque[Effect | None] = field(default_factory=deque)
+    """One an item that `documents` gave, and nobody has taken away yet."""
+    sent: dict[str, None] = field(default_factory=dict)
+    """The ids of the latest `most_under_way` documents that were sent, the oldest first."""
+
+    def documents(self, skip: int, *, fresh: bool) -> Iterator[EncodedDoc | BulkOutcome]:
+        """The source's items from `skip` on, encoded, in order; those that need no sending come as their outcome.
+
+        Args:
+            skip: items to pass over.
+            fresh: the index is empty, so that nothing can be unchanged.
+        """
+        items = self.source.read(skip)
+        while batch := list(islice(items, BATCH)):
+            settled: dict[int, BulkOutcome] = {}
+            found: dict[int, _Read] = {}
+            for place, item in enumerate(batch):
+                if isinstance(item, DeadLetter):
+                    settled[place] = _dead(item)
+                elif item.op == "index":
+                    try:
+                        found[place] = self._read(item)
+                    except DocumentError as error:
+                        settled[place] = _refused(item, error)
+            if not fresh:
+                self._settle_unchanged(batch, found, settled)
+            encoded, effects = self._encoded(found, settled)
+            for place, item in enumerate(batch):
+                self.effects.append(effects.get(place))
+                if place in settled:
+                    yield settled[place]
+                elif isinstance(item, Doc):
+                    yield encoded.get(place) or EncodedDoc(item.id or "", item.source, item.position, "", op=item.op)
+
+    def body(self, document: EncodedDoc) -> Mapping[str, Any]:
+        """What the engine gets as `_source`."""
+        if document.op == "delete":
+            return document.source
+        model = self.model
+        body = dict(document.source)
+        if document.passages is not None and model.passage_field:
+            body[model.passage_field] = [
+                {"start": one.start, "end": one.end, model.field: self._value(one.vector)} for one in document.passages
+            ]
+        elif document.sparse is not None:
+            body[model.field] = self._value(document.sparse)
+        if document.dense is not None and model.dense_field:
+            body[model.dense_field] = shortest(document.dense.values)
+        body[HASH_FIELD] = document.content_hash
+        return body
+
+    def _value(self, vector: SparseVector) -> dict[str, float]:
+        return field_value(vector, self.model.kind, self.product)
+
+    def _read(self, doc: Doc) -> _Read:
+        if self.vectors is None:
+            self._check_names(doc)
+            try:
+                text = text_of(doc.source, self.model.text_fields)
+            except DocumentError:
+                if looks_encoded(doc.source):
+                    raise DocumentError(
+                        "it is a document of a vector file whose FILE.meta.json is not beside it: whose vectors "
+                        "these are is not known; copy that along"
+                    ) from None
+                raise
+            # The text as well: other text fields make another vector of the same source.
+            return _Read(doc, text, self._digest({"source": doc.source, "text": text}), self._titled(doc, text))
+        given = self._stored(doc.source)
+        kept = replace(doc, source=source_fields(doc.source))
+        self._check_names(kept)
+        text = ""
+        if self.dense:
+            try:
+                text = text_of(kept.source, self.model.text_fields)
+            except DocumentError as error:
+                raise DocumentError(
+                    f"its dense vector is of a text that the vector file has not kept: {error}"
+                ) from None
+        return _Read(kept, given, self._digest(doc.source), self._titled(kept, text))
+
+    def _stored(self, fields: Mapping[str, Any]) -> SparseVector | Sequence[EncodedPassage]:
+        """What a line of a vector file holds."""
+        vocabulary = self.encoder.vocabulary
+        listed = vocabulary if isinstance(vocabulary, TokenVocabulary) and not self.encoder.open_vocabulary else None
+        if self.model.passages == "nested":
+            return [EncodedPassage(*passage) for passage in read_passages(fields, listed)]
+        return read_vector(fields, listed)
+
+    def _digest(self, content: Mapping[str, Any]) -> str:
+        """The hash of all that decides what is stored."""
+        # As it ever was where there is no dense vector: what such an index holds stays unchanged.
+        return content_hash({**content, "dense": self.dense.fingerprint} if self.dense else content)
+
+    def _titled(self, doc: Doc, text: str) -> TitledText | None:
+        """The text as the dense encoder wants it."""
+        if self.dense is None:
+            return None
+        named = self.model.text_fields
+        if not self.dense.recipe.titled or TITLE not in named:
+            return text
+        title = _text_or_nothing(doc.source, [TITLE])
+        return title, _text_or_nothing(doc.source, [name for name in named if name != TITLE])
+
+    def _encoded(
+        self, found: Mapping[int, _Read], settled: dict[int, BulkOutcome]
+    ) -> tuple[dict[int, EncodedDoc], dict[int, Effect]]:
+        """The documents with their vectors; one that cannot be cut into passages is settled."""
+        texts = {place: read.given for place, read in found.items() if isinstance(read.given, str)}
+        prepared: dict[int, Prepared] = {}
+        if texts:
+            results = prepare(self.encoder, list(texts.values()), self.model.preparation)
+            for place, result in zip(texts, results, strict=True):
+                if isinstance(result, DocumentError):
+                    settled[place] = _refused(found[place].doc, result)
+                else:
+                    prepared[place] = result
+        dense = self._dense({place: read for place, read in found.items() if place not in settled})
+        encoded: dict[int, EncodedDoc] = {}
+        effects: dict[int, Effect] = {}
+        for place, read in found.items():
+            if place in settled:
+                continue
+            doc, sparse, passages = read.doc, None, None
+            if one := prepared.get(place):
+                sparse = one.vector
+                if sparse is None:
+                    passages = tuple(EncodedPassage(cut.start, cut.end, vector) for cut, vector in one.nested)
+                effects[place] = Effect(one.passages, one.terms, one.mass, one.removed, one.removed_mass)
+            elif isinstance(read.given, SparseVector):
+                sparse = read.given
+            elif not isinstance(read.given, str):
+                passages = tuple(read.given)
+                effects[place] = Effect(len(passages), sum(len(cut.vector) for cut in passages), 0.0, 0, 0.0)
+            encoded[place] = EncodedDoc(
+                doc.id or "", doc.source, doc.position, read.digest, sparse, dense.get(place), passages, doc.op
+            )
+        return encoded, effects
+
+    def _dense(self, found: Mapping[int, _Read]) -> dict[int, DenseVector]:
+        texts = {place: read.titled for place, read in found.items() if read.titled is not None}
+        if self.dense is None or not texts:
+            return {}
+        return dict(zip(texts, map(DenseVector, self.dense.encode_document(list(texts.values()))), strict=True))
+
+    def _settle_unchanged(self, batch: list[Item], found: dict[int, _Read], settled: dict[int, BulkOutcome]) -> None:
+        stored = self.hashes([read.doc.id for read in found.values() if read.doc.id])
+        for place, item in enumerate(batch):
+            if place in settled:
+                continue
+            name = item.id or ""
+            # While an earlier document of that id may be under way, what is stored now is not what counts.
+            if name not in self.sent and place in found and stored.get(name) == found[place].digest:
+                settled[place] = BulkOutcome(item.position, name, "unchanged")
+                del found[place]
+            else:
+                self.sent.pop(name, None)
+                self.sent[name] = None
+        while len(self.sent) > self.most_under_way:
+            del self.sent[next(iter(self.sent))]
+
+    def _check_names(self, doc: Doc) -> None:
+        model = self.model
+        kept = {model.passage_field or model.field: "--passage-field" if model.passage_field else "--field"}
+        if self.dense and model.dense_field:
+            kept[model.dense_field] = "--dense-field"
+        for name, option in (kept | {HASH_FIELD: "--field"}).items():
+            if name in doc.source:
+                raise DocumentError(
+                    f"it has a field {name} of its own, which the index keeps for the bridge; see {option}"
+                )
+
+
+def _text_or_nothing(source: Mapping[str, Any], fields: Sequence[str]) -> str:
+    try:
+        return text_of(source, fields)
+    except DocumentError:
+        return ""
+
+
+def _refused(doc: Doc, error: DocumentError) -> BulkOutcome:
+    return _dead(DeadLetter(doc.position, doc.id, str(error), dict(doc.source)))
+
+
+def _dead(letter: DeadLetter) -> BulkOutcome:
+    return BulkOutcome(letter.position, letter.id, "dead", 0, letter.reason, letter.document)
