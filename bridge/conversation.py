@@ -20,8 +20,32 @@ from bridge.records import Turn
 
 Form = Literal["last", "all", "rewrite"]
 
+Conversation = Literal["auto", "disco", "last", "all", "rewrite"]
+"""How an encoder gets a conversation: ``disco`` is `flatten`, the others are forms of `plain`, ``auto`` is the one that
+suits the encoder."""
+
 SEPARATOR = " [SEP] "
 """Between the turns of a DiSCo input: BERT's separator token."""
+
+
+def as_turns(turns: Sequence[Turn | tuple[str, str | None]]) -> list[Turn]:
+    """`turns` as records.
+
+    Raises:
+        UsageError: one is not a question with its answer, or None in the answer's place.
+    """
+    found = []
+    for turn in turns:
+        pair = (turn.question, turn.answer) if isinstance(turn, Turn) else turn
+        if (
+            not isinstance(pair, (tuple, list))
+            or len(pair) != 2
+            or not isinstance(pair[0], str)
+            or not isinstance(pair[1], str | None)
+        ):
+            raise UsageError(f"a turn is (question, answer), with None for no answer; not {turn!r}")
+        found.append(Turn(*pair))
+    return found
 
 
 def flatten(

@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from bridge.errors import DocumentError, EvaluationError, MissingExtra, SourceError
-from bridge.records import DeadLetter, Hit, SparseVector
-from bridge.sources import open_source, text_of
+from bridge.errors import EvaluationError, MissingExtra
+from bridge.judged import Judged as Judged
+from bridge.judged import Qrels, numbered_lines
+from bridge.judged import read_judged as read_judged
+from bridge.records import Hit, SparseVector
 
-Qrels = Mapping[str, Mapping[str, int]]
 Run = dict[str, list[Hit]]
 
 MEASURES = {"ndcg@10": "nDCG@10", "mrr@10": "RR@10", "recall@100": "R@100"}
@@ -32,14 +33,6 @@ MEASURES = {"ndcg@10": "nDCG@10", "mrr@10": "RR@10", "recall@100": "R@100"}
 PERMUTATIONS = 10_000
 _SEED = 20_240_229
 _TIE = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Queries that have judgements: id ─▶ text, and id ─▶ document id ─▶ relevance."""
-
-    queries: dict[str, str]
-    qrels: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +53,18 @@ class Evaluation:
     active_terms: dict[str, float]
     flops: float
     queries: int
+    pruned_terms: float | None = None
+    """Mean number of terms that pruning took of a query; None where none was asked for."""
 
     def as_dict(self) -> dict[str, Any]:
         """The document that `bridge evaluate --json` prints."""
+        pruned = {} if self.pruned_terms is None else {"pruned_terms": self.pruned_terms}
         return {
             **self.measures,
             "active_terms": self.active_terms,
             "flops": self.flops,
             "queries": self.queries,
+            **pruned,
         }
 
 
@@ -97,78 +94,6 @@ class Comparison:
 
     rows: dict[str, MeasureComparison]
     queries: int
-
-
-def read_judged(folder: Path, queries: Path | None = None, split: str = "test") -> Judged:
-    """The judged queries of a BEIR folder: `queries.jsonl` (or `queries`) and `qrels/SPLIT.tsv`.
-
-    Queries without a judgement are left out, those judged only irrelevant are kept, as is the standard.
-    Raises `EvaluationError` for a file that is missing, empty or ill-formed, naming the line, and for
-    judgements of a query that has no text.
-    """
-    qrels_path = folder / "qrels" / f"{split}.tsv"
-    queries_path = queries or folder / "queries.jsonl"
-    qrels = _read_qrels(qrels_path)
-    texts = _read_queries(queries_path)
-    if absent := [query for query in qrels if query not in texts]:
-        raise EvaluationError(f"{queries_path}: lacks judged queries of {qrels_path}: {_some(absent)}")
-    return Judged({query: texts[query] for query in qrels}, qrels)
-
-
-def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    qrels: dict[str, dict[str, int]] = {}
-    for number, line in _numbered_lines(path):
-        columns = [column.strip() for column in line.split("\t")]
-        if len(columns) != 3 or not columns[0] or not columns[1]:
-            raise EvaluationError(f"{path}:{number}: not three columns: query-id, corpus-id, score, tab between")
-        query, document, text = columns
-        try:
-            relevance = int(text)
-        except ValueError:
-            if number == 1 and text.isidentifier():
-                continue
-            raise EvaluationError(f"{path}:{number}: the score {text!r} is not a whole number") from None
-        if qrels.setdefault(query, {}).setdefault(document, relevance) != relevance:
-            raise EvaluationError(f"{path}:{number}: judges {document} for {query} again, and differently")
-    if not qrels:
-        raise EvaluationError(f"{path}: holds no judgements")
-    return qrels
-
-
-def _read_queries(path: Path) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    try:
-        for item in open_source([str(path)]).read():
-            if isinstance(item, DeadLetter) or item.id is None:
-                raise EvaluationError(f"{item.position}: {getattr(item, 'reason', 'no id')}")
-            if item.id in texts:
-                raise EvaluationError(f"{item.position}: the query {item.id} comes twice")
-            try:
-                texts[item.id] = text_of(item.source, ("text",))
-            except DocumentError as error:
-                raise EvaluationError(f"{item.position}: {error}") from error
-    except SourceError as error:
-        raise EvaluationError(str(error)) from error
-    if not texts:
-        raise EvaluationError(f"{path}: holds no queries")
-    return texts
-
-
-def _numbered_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a small text file that are not blank, numbered from 1."""
-    try:
-        lines = path.read_text("utf-8-sig").split("\n")
-    except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise EvaluationError(f"{path}:{line}: not UTF-8") from error
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def document_stats(vectors: Iterable[Mapping[str, float]]) -> DocumentStats:
@@ -352,7 +277,7 @@ def read_run(path: Path) -> Run:
     """A TREC run file, hits in the file's order. Raises `EvaluationError`, naming the line."""
     run: Run = {}
     seen: set[tuple[str, str]] = set()
-    for number, line in _numbered_lines(path):
+    for number, line in numbered_lines(path):
         columns = line.split()
         if len(columns) != 6:
             raise EvaluationError(f"{path}:{number}: not the six columns of a TREC run: {line.strip()[:80]}")

@@ -15,9 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 from bridge import dialects
+from bridge.conversation import Conversation, as_turns, flatten, plain
 from bridge.dialects import Dialect
+from bridge.dialects import passages as _passages
 from bridge.encode import Encoder, load_encoder
 from bridge.errors import UsageError
+from bridge.models import find_card
+from bridge.offsets import TokenWindow
+from bridge.prune import Pruning
 from bridge.records import HASH_FIELD, VECTOR_FIELD, EncodedQuery, Turn
 from bridge.settings import Product
 from bridge.tokens import MAX_CLAUSES, Kind, heaviest
@@ -28,10 +33,20 @@ if TYPE_CHECKING:
 Text = str | Sequence[Turn | tuple[str, str | None]]
 """A query, or a conversation: turns, oldest first, whose last question is the query."""
 
+MOST_PASSAGES = 100
+"""The engines' own limit on the inner hits of a hit."""
+
 
 @dataclass(frozen=True, slots=True)
 class QueryRewriter:
-    """Turns questions into search bodies for one field of one engine. Safe to share between threads."""
+    """Turns questions into search bodies for one field of one engine. Safe to share between threads.
+
+    Attributes:
+        field: the vector field's full path.
+        nested_path: the nested field that holds passages, `field` in each of them; None where vectors are of documents.
+        pruning: what of a query's vector is not asked for.
+        conversation: how turns become the encoder's input.
+    """
 
     encoder: Encoder
     engine: Product
@@ -40,6 +55,9 @@ class QueryRewriter:
     kind: Kind
     dialect: Dialect
     text_fields: tuple[str, ...] = ()
+    nested_path: str | None = None
+    pruning: Pruning | None = None
+    conversation: Conversation = "auto"
 
     @classmethod
     def load(
@@ -51,6 +69,9 @@ class QueryRewriter:
         field: str = VECTOR_FIELD,
         kind: str = "rank_features",
         dialect: str | None = None,
+        nested_path: str | None = None,
+        pruning: Pruning | None = None,
+        conversation: str = "auto",
         **options: Any,
     ) -> QueryRewriter:
         """A rewriter that asks no cluster: you say what the index is like.
@@ -59,9 +80,12 @@ class QueryRewriter:
             model: a model's folder, or a fitted model's fingerprint.
             engine: ``opensearch`` or ``elasticsearch``.
             version: of the engine, like ``3.6.0``.
-            field: the index's vector field.
+            field: the index's vector field; with `nested_path` the one inside of each passage.
             kind: ``rank_features`` or ``sparse_vector``.
             dialect: ``neural_sparse``, ``rank_feature`` or ``sparse_vector``; the best one by default.
+            nested_path: the nested field that holds the passages, if documents are kept as such.
+            pruning: drop light tokens of queries.
+            conversation: ``auto``, ``disco``, ``last``, ``all`` or ``rewrite``; see `query_text`.
             options: device, precision and the rest, as for `bridge.load_encoder`.
 
         Raises:
@@ -72,14 +96,26 @@ class QueryRewriter:
         product: Product = _one_of("engine", engine, get_args(Product))
         number = _version(version)
         checked: Kind = _one_of("kind", kind, get_args(Kind))
+        form: Conversation = _one_of("conversation", conversation, get_args(Conversation))
+        spoken = _dialect(dialect, product, number, checked)
+        if nested_path and not field.startswith(f"{nested_path}."):
+            field = f"{nested_path}.{field}"
         encoder = load_encoder(model, **options)
-        return cls(encoder, product, number, field, checked, _dialect(dialect, product, number, checked))
+        return cls(encoder, product, number, field, checked, spoken, (), nested_path or None, pruning, form)
 
     @classmethod
     def for_index(
-        cls, engine: Engine, index: str, *, model: str | None = None, dialect: str | None = None, **options: Any
+        cls,
+        engine: Engine,
+        index: str,
+        *,
+        model: str | None = None,
+        dialect: str | None = None,
+        pruning: Pruning | None = None,
+        conversation: str = "auto",
+        **options: Any,
     ) -> QueryRewriter:
-        """A rewriter for an index: field, kind, version and model are read off the cluster.
+        """A rewriter for an index: field, kind, passages, version and model are read off the cluster.
 
         Raises:
             IndexNotFound: there is no such index.
@@ -89,6 +125,7 @@ class QueryRewriter:
         from bridge.indexmodel import IndexModel
         from bridge.modelstore import find_model
 
+        form: Conversation = _one_of("conversation", conversation, get_args(Conversation))
         state = engine.require_index(index)
         there = IndexModel.of(state)
         if there is None:
@@ -103,23 +140,53 @@ class QueryRewriter:
             encoder = find_model(engine, there.query_encoders[0], **options)
         info = engine.info()
         spoken = _dialect(dialect, info.product, info.version, there.kind)
-        return cls(encoder, info.product, info.version, there.field, there.kind, spoken, there.text_fields)
+        return cls(
+            encoder,
+            info.product,
+            info.version,
+            there.path,
+            there.kind,
+            spoken,
+            there.text_fields,
+            there.passage_field,
+            pruning,
+            form,
+        )
 
-    def encode(self, text: Text) -> EncodedQuery:
-        """The query's vector, cut to the clause limit of the engines (1,024 tokens, heaviest first).
+    def question(self, text: Text, *, rewritten: str | None = None) -> str:
+        """What the encoder reads for `text`; see `query_text`."""
+        return query_text(self.encoder, text, self.conversation, rewritten=rewritten)
+
+    def encode(self, text: Text, *, rewritten: str | None = None) -> EncodedQuery:
+        """The query's vector, pruned, and cut to the clause limit of the engines (1,024 tokens, heaviest first).
 
         Raises:
-            UsageError: there is no text.
+            UsageError: see `query_text`.
         """
-        question = _question(text)
-        vector, dropped = heaviest(self.encoder.encode_query([question])[0], MAX_CLAUSES)
-        return EncodedQuery(question, vector, dropped=dropped)
+        question = self.question(text, rewritten=rewritten)
+        vector = self.encoder.encode_query([question])[0]
+        pruned, mass = 0, 0.0
+        if self.pruning:
+            left = self.pruning.apply(vector)
+            vector, pruned, mass = left.vector, left.removed, left.removed_mass
+        vector, dropped = heaviest(vector, MAX_CLAUSES)
+        return EncodedQuery(question, vector, dropped=dropped, pruned=pruned, pruned_mass=mass)
 
-    def query(self, encoded: EncodedQuery, *, size: int = 10) -> dict[str, Any]:
-        """The query clause alone; a query without any token matches nothing."""
+    def query(
+        self, encoded: EncodedQuery, *, size: int = 10, passages: int = 0, explain: bool = False
+    ) -> dict[str, Any]:
+        """The query clause alone; a query without any token matches nothing. The rest is as for `body`."""
         if not encoded.sparse:
             return {"match_none": {}}
-        return dialects.query_for(self.dialect, self.engine, self.version, self.kind, self.field, encoded.sparse, size)
+        clause = dialects.query_for(
+            self.dialect, self.engine, self.version, self.kind, self.field, encoded.sparse, size
+        )
+        if self.nested_path is None:
+            return clause
+        read = [f"{self.nested_path}.start", f"{self.nested_path}.end", *([self.field] if explain else [])]
+        source = {"includes": read, **self._unhidden} if explain else {"includes": read}
+        inner = _passages.inner_hits(passages, source) if passages else None
+        return _passages.nested(self.nested_path, clause, inner)
 
     def body(
         self,
@@ -127,12 +194,50 @@ class QueryRewriter:
         *,
         size: int = 10,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
+        passages: int = 0,
+        collapse: str | None = None,
+        explain: bool = False,
     ) -> dict[str, Any]:
-        """The search body of an encoded query; see `rewrite`."""
-        clause = self.query(encoded, size=size)
+        """The search body of an encoded query; see `rewrite`.
+
+        With `explain` the stored vectors come along, of documents or of the `passages`: they say which token made
+        what of a score.
+        """
+        self._check(passages, collapse)
+        clause = self.query(encoded, size=size, passages=passages, explain=explain)
         if filter:
             clause = {"bool": {"should": [clause], "minimum_should_match": 1, "filter": [dict(filter)]}}
-        return {"size": size, "query": clause, "_source": {"excludes": [self.field, HASH_FIELD]}}
+        source: dict[str, Any] = {"excludes": [self.nested_path or self.field, HASH_FIELD]}
+        if explain:
+            source = {"excludes": [self.nested_path, HASH_FIELD] if self.nested_path else [HASH_FIELD]} | self._unhidden
+        found = {"size": size, "query": clause, "_source": source}
+        if collapse:
+            inner = _passages.inner_hits(passages, source) if passages and not self.nested_path else None
+            if inner and explain and self._unhidden:
+                # There, no _source of an inner hit has its vector.
+                inner["fields"] = [self.field]
+            found["collapse"] = _passages.collapse(collapse, inner)
+        return found
+
+    @property
+    def _unhidden(self) -> dict[str, bool]:
+        # From 9.2 on Elasticsearch leaves vectors out of what it returns, unless asked by name or so.
+        newer = self.engine == "elasticsearch" and self.version >= (9, 2)
+        return {"exclude_vectors": False} if newer else {}
+
+    @property
+    def vector_name(self) -> str:
+        """The vector field's name in what holds it: a document, or a passage."""
+        return self.field.removeprefix(f"{self.nested_path}.") if self.nested_path else self.field
+
+    def _check(self, passages: int, collapse: str | None) -> None:
+        if not 0 <= passages <= MOST_PASSAGES:
+            raise UsageError(f"{passages} passages a hit: engines give up to {MOST_PASSAGES}")
+        if passages and not self.nested_path and not collapse:
+            raise UsageError(
+                "this index keeps no passages in its documents; where each document is a passage, say with collapse "
+                "which field names the whole"
+            )
 
     def rewrite(
         self,
@@ -140,6 +245,9 @@ class QueryRewriter:
         *,
         size: int = 10,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
+        passages: int = 0,
+        collapse: str | None = None,
+        rewritten: str | None = None,
     ) -> dict[str, Any]:
         """A search body, ready to send.
 
@@ -147,14 +255,43 @@ class QueryRewriter:
             text: a question, or a conversation's turns, oldest first; the last question is asked.
             size: hits wanted.
             filter: a query clause that hits must match; it does not change scores.
+            passages: how many of each hit's passages come with it, best first, under ``inner_hits.passages``.
+            collapse: a keyword field: of the documents that share its value the best alone is a hit. For an index
+                that holds each passage as a document.
+            rewritten: see `query_text`.
+
+        Raises:
+            UsageError: see `query_text`; or passages are asked of an index that has none.
         """
-        return self.body(self.encode(text), size=size, filter=filter)
+        encoded = self.encode(text, rewritten=rewritten)
+        return self.body(encoded, size=size, filter=filter, passages=passages, collapse=collapse)
 
 
-def _question(text: Text) -> str:
+def query_text(
+    encoder: Encoder, text: Text, conversation: Conversation = "auto", *, rewritten: str | None = None
+) -> str:
+    """What `encoder` reads for `text`.
+
+    A question is read as it stands. Of a conversation, with ``auto``, an encoder that was made for conversations
+    (DiSCo) reads all turns in its own form, cut to its own length, the oldest first to go; another one reads
+    `rewritten` if that is given, else the last question. ``disco`` forces the first; ``last``, ``all`` (every
+    question, the oldest left out where they do not fit) and ``rewrite`` are forms for any encoder.
+
+    Args:
+        encoder: of queries.
+        text: a question, or turns, oldest first.
+        conversation: the form.
+        rewritten: the last question in words that need no context, made by someone else.
+
+    Raises:
+        UsageError: there is no question, a turn is none, no `rewritten` where that form is asked for, or the
+            encoder cannot read DiSCo's form.
+    """
     if not isinstance(text, str):
-        turns = [turn if isinstance(turn, Turn) else Turn(*turn) for turn in text]
+        turns = as_turns(text)
         text = turns[-1].question if turns else ""
+        if text.strip():
+            text = _asked(encoder, turns, conversation, rewritten)
     if not text.strip():
         raise UsageError("the query is empty")
     try:
@@ -163,6 +300,25 @@ def _question(text: Text) -> str:
         # Bytes of a command line that are no UTF-8 come as lone surrogates, which no tokenizer takes.
         raise UsageError(f"the query is not Unicode text: {text!r}") from None
     return text
+
+
+def _asked(encoder: Encoder, turns: Sequence[Turn], form: Conversation, rewritten: str | None) -> str:
+    if form == "auto":
+        card = find_card(encoder.name)
+        made_for_it = card is not None and card.query == "conversation"
+        form = "disco" if made_for_it else "rewrite" if rewritten else "last"
+    window: TokenWindow | None = getattr(encoder, "query_window", None)
+    if form == "disco":
+        if window is None:
+            raise UsageError(
+                f"model {encoder.name} reads words, not turns with separators between them; "
+                "ask with conversation last, all or rewrite"
+            )
+        separator = f" {window.separator} "
+        return flatten(turns, separator=separator, max_tokens=window.max_tokens, tokenizer=window.tokenizer)
+    if window is None:
+        return plain(turns, form, rewrite=rewritten)
+    return plain(turns, form, rewrite=rewritten, max_tokens=window.max_tokens, tokenizer=window.tokenizer)
 
 
 def _dialect(asked: str | None, product: Product, version: tuple[int, ...], kind: Kind) -> Dialect:

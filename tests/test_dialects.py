@@ -18,7 +18,7 @@ import pytest
 from bridge.dialects import DIALECTS, Dialect, check, default_dialect, elasticsearch, opensearch, query_for
 from bridge.encode.base import TokenVocabulary
 from bridge.errors import UnsupportedByEngine, UsageError
-from bridge.records import SparseVector
+from bridge.records import EncodedQuery, SparseVector
 from bridge.rewrite import QueryRewriter
 from bridge.settings import Product
 from bridge.tokens import MAX_CLAUSES, Kind
@@ -69,6 +69,43 @@ CASES = [
 ]
 
 
+ROWS = {
+    "nested": {},
+    "nested-passages": {"passages": 3, "filter": {"term": {"lang": "de"}}},
+    "nested-explained": {"passages": 1, "explain": True},
+    "collapsed": {"collapse": "document"},
+    "collapsed-passages": {"collapse": "document", "passages": 3},
+    "collapsed-explained": {"collapse": "document", "passages": 3, "explain": True},
+}
+"""What is asked of an index of passages ─▶ the arguments of `QueryRewriter.body`."""
+
+ENGINES: tuple[tuple[Product, tuple[int, ...], Kind], ...] = (
+    ("opensearch", (3, 6, 0), "rank_features"),
+    ("elasticsearch", (9, 2, 0), "sparse_vector"),
+)
+BODIES = {f"{engine[0]}-body-{row}": (engine, row) for engine in ENGINES for row in ROWS}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_the_body_of_passages_is_the_golden_one(name: str) -> None:
+    (product, version, kind), row = BODIES[name]
+    nested = "passages" if row.startswith("nested") else None
+    one = QueryRewriter(
+        AnyTokens(),
+        product,
+        version,
+        "passages.embedding" if nested else "embedding",
+        kind,
+        default_dialect(product, version, kind),
+        nested_path=nested,
+    )
+    body = one.body(EncodedQuery("", vector_of(WEATHER)), size=5, **ROWS[row])
+    path = GOLDEN / f"{name}.json"
+    if WRITE:
+        path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    assert path.read_text("utf-8") == json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_query_is_the_golden_one(case: Case) -> None:
     query = query_for(
@@ -81,7 +118,7 @@ def test_the_query_is_the_golden_one(case: Case) -> None:
 
 
 def test_every_golden_file_is_of_a_case_and_every_dialect_has_one() -> None:
-    assert {path.name for path in GOLDEN.iterdir()} == {f"{case.name}.json" for case in CASES}
+    assert {path.name for path in GOLDEN.iterdir()} == {f"{name}.json" for name in (*map(str, CASES), *BODIES)}
     spoken = {
         (product, kind, one) for product, kinds in DIALECTS.items() for kind, all_ in kinds.items() for one in all_
     }

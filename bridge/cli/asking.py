@@ -11,12 +11,14 @@ import msgspec
 
 from bridge.cli.common import BridgeCommand, State, model_options, pass_state, run_options
 from bridge.errors import UsageError
+from bridge.records import Turn
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bridge.records import Hit
-    from bridge.rewrite import QueryRewriter
+    from bridge.prune import Pruning
+    from bridge.records import EncodedQuery, Hit, PassageHit, TokenScore
+    from bridge.rewrite import QueryRewriter, Text
 
 SHOWN_TOKENS = 6
 SHOWN_TEXT = 160
@@ -29,6 +31,57 @@ _size = click.option(
 )
 _dialect = click.option("--dialect", type=click.Choice(["neural_sparse", "rank_feature", "sparse_vector"]),
                         help="How to ask; by default the best that the engine's version understands.")  # fmt: skip
+_passages = click.option(
+    "--passages", type=click.IntRange(0, 100), default=0, metavar="N", help="How many of a hit's passages come with it."
+)
+_collapse = click.option(
+    "--collapse", metavar="FIELD", help="Where each document is a passage: the keyword field that names the whole."
+)
+conversation_option = click.option(
+    "--conversation",
+    type=click.Choice(["auto", "disco", "last", "all"]),
+    default="auto",
+    show_default=True,
+    help="How turns become the encoder's input; auto is what the model was made for, else the last question.",
+)
+prune_option = click.option(
+    "--prune", metavar="METHOD=VALUE,...", help="Drop a query's light tokens: top-k, max-ratio, alpha-mass, threshold."
+)
+turn_option = click.option(
+    "--turn", "turns", multiple=True, metavar="WORDS",
+    help="What was said before, oldest first: a question, its answer, the next question, …; repeated.",
+)  # fmt: skip
+
+
+def conversation_of(turns: Sequence[str], text: str) -> Text:
+    """`text`, or with `turns` (question, answer, question, …, oldest first) a conversation that ends with it."""
+    if not turns:
+        return text
+    answers = [*turns[1::2], *([None] if len(turns) % 2 else [])]
+    earlier = [Turn(question, answer) for question, answer in zip(turns[::2], answers, strict=True)]
+    return [*earlier, Turn(text)]
+
+
+def pruning_of(text: str | None) -> Pruning | None:
+    """What `--prune` says."""
+    from bridge.prune import parse_pruning
+
+    return None if text is None else parse_pruning(text)
+
+
+def say_of_query(state: State, /, encoded: EncodedQuery) -> None:
+    """Lines on what was taken from the query, if anything was."""
+    left = encoded.sparse
+    if encoded.pruned and left is not None:
+        mass = float(left.weights.sum()) + encoded.pruned_mass
+        state.say(
+            f"pruning took {encoded.pruned} of {encoded.pruned + encoded.dropped + len(left)} tokens, "
+            f"{100 * encoded.pruned_mass / mass:.1f} % of the weight"
+        )
+    if encoded.dropped:
+        state.say(f"{encoded.dropped} of the lightest tokens were dropped: engines take {len(left or ())} clauses")
+    if not left:
+        state.say("the text has no token that could be asked for: the query matches nothing")
 
 
 @click.command(cls=BridgeCommand, short_help="Print a question as a search body.")
@@ -55,9 +108,17 @@ _dialect = click.option("--dialect", type=click.Choice(["neural_sparse", "rank_f
     metavar="X.Y.Z",
     help="The engine's version, without --index. Default: 3.6.0, or 9.2.0.",
 )
+@click.option(
+    "--nested-path", metavar="FIELD", help="The nested field that holds the passages, without --index, if there is one."
+)
 @_dialect
 @_size
 @_filter
+@_passages
+@_collapse
+@prune_option
+@turn_option
+@conversation_option
 @model_options
 @pass_state
 def rewrite(state: State, /, text: str, model: str | None, index: str | None, **options: Any) -> int:
@@ -69,27 +130,43 @@ def rewrite(state: State, /, text: str, model: str | None, index: str | None, **
     bridge rewrite "weather in ny" --model model-folder |
       curl -H content-type:application/json -d @- http://localhost:9200/my-index/_search
     """
+    how = _how(options)
+    if index and options["nested_path"]:
+        raise UsageError("--nested-path is for an index that is not asked: leave it out, the index says it itself")
     if index:
         from bridge.rewrite import QueryRewriter
 
         with state.connect() as engine:
-            rewriter = QueryRewriter.for_index(
-                engine, index, model=model, dialect=options["dialect"], **run_options(options)
-            )
+            rewriter = QueryRewriter.for_index(engine, index, model=model, **_asking(options))
     elif model:
         rewriter = _offline(state, model, options)
     else:
         raise UsageError("name a model with --model, or an index with --index")
-    encoded = rewriter.encode(text)
-    if encoded.dropped:
-        state.say(
-            f"{encoded.dropped} of the lightest tokens were dropped: engines take {len(encoded.sparse or ())} clauses"
-        )
-    if not encoded.sparse:
-        state.say("the text has no token that could be asked for: the query matches nothing")
-    body = rewriter.body(encoded, size=options["size"], filter=_parse_filter(options["filter_json"]))
+    encoded = rewriter.encode(conversation_of(options["turns"], text))
+    body = rewriter.body(encoded, **how)
+    say_of_query(state, encoded)
     state.out(body)
     return 0
+
+
+def _how(options: dict[str, Any]) -> dict[str, Any]:
+    """What `QueryRewriter.body` and `search` take."""
+    return {
+        "size": options["size"],
+        "filter": _parse_filter(options["filter_json"]),
+        "passages": options["passages"],
+        "collapse": options["collapse"],
+    }
+
+
+def _asking(options: dict[str, Any]) -> dict[str, Any]:
+    """What `QueryRewriter.for_index` and `load` take."""
+    return {
+        "dialect": options["dialect"],
+        "pruning": pruning_of(options["prune"]),
+        "conversation": options["conversation"],
+        **run_options(options),
+    }
 
 
 def _offline(state: State, /, model: str, options: dict[str, Any]) -> QueryRewriter:
@@ -104,8 +181,8 @@ def _offline(state: State, /, model: str, options: dict[str, Any]) -> QueryRewri
         version=version,
         field=options["field"],
         kind=kind,
-        dialect=options["dialect"],
-        **run_options(options),
+        nested_path=options["nested_path"],
+        **_asking(options),
     )
 
 
@@ -116,6 +193,11 @@ def _offline(state: State, /, model: str, options: dict[str, Any]) -> QueryRewri
 @_dialect
 @_size
 @_filter
+@_passages
+@_collapse
+@prune_option
+@turn_option
+@conversation_option
 @model_options
 @pass_state
 def search(state: State, /, index: str, text: str, model: str | None, **options: Any) -> int:
@@ -124,33 +206,30 @@ def search(state: State, /, index: str, text: str, model: str | None, **options:
     \b
     bridge search articles "does vitamin D help"
     bridge search articles "does vitamin D help" --filter '{"term": {"lang": "en"}}' --json
+    bridge search articles "and against colds?" --turn "does vitamin D help" --turn "It keeps bones strong."
     """
     from bridge.rewrite import QueryRewriter
     from bridge.search import search as ask
 
+    how = _how(options)
+    asked = conversation_of(options["turns"], text)
     with state.connect() as engine:
-        rewriter = QueryRewriter.for_index(
-            engine, index, model=model, dialect=options["dialect"], **run_options(options)
-        )
-        result = ask(engine, index, rewriter, text, size=options["size"], filter=_parse_filter(options["filter_json"]))
+        rewriter = QueryRewriter.for_index(engine, index, model=model, **_asking(options))
+        result = ask(engine, index, rewriter, asked, **how)
     if state.json:
-        state.out(
-            {
-                "took": result.took,
-                "hits": [_as_json(hit) for hit in result.hits],
-                "dropped": result.query.dropped,
-            }
-        )
+        query = result.query
+        counted = {"dropped": query.dropped, "pruned": query.pruned}
+        state.out({"took": result.took, "hits": [_as_json(hit) for hit in result.hits], **counted})
         return 0
-    if not result.query.sparse:
-        state.say("the text has no token that could be asked for")
+    say_of_query(state, result.query)
     if not result.hits:
         click.echo("no hits")
         return 0
     console = state.console()
     console.print(hits_table(result.hits, rewriter.text_fields))
-    query = f"bridge rewrite {shlex.quote(text)} --index {shlex.quote(index)}"
-    state.say(f"{len(result.hits)} hits in {result.took} ms; the query alone: {query}")
+    turns = "".join(f" --turn {shlex.quote(turn)}" for turn in options["turns"])
+    again = f"bridge rewrite {shlex.quote(text)} --index {shlex.quote(index)}{turns}"
+    state.say(f"{len(result.hits)} hits in {result.took} ms; the query alone: {again}")
     return 0
 
 
@@ -166,12 +245,29 @@ def hits_table(hits: Sequence[Hit], text_fields: Sequence[str]) -> Table:
     table.add_column("text", ratio=3)
     table.add_column("tokens", ratio=2)
     for hit in hits:
-        shown = [f"{match.token} {match.contribution:.2f}" for match in hit.matches[:SHOWN_TOKENS]]
-        if len(hit.matches) > SHOWN_TOKENS:
-            shown.append(f"+{len(hit.matches) - SHOWN_TOKENS}")
+        rows = [(passage.score, _piece(passage), passage.matches) for passage in hit.passages]
         # Text objects: a document's own brackets must not be read as markup.
-        table.add_row(f"{hit.score:.3f}", Text(hit.id), Text(_excerpt(hit, text_fields)), Text(", ".join(shown)))
+        for i, (score, text, matches) in enumerate(rows or [(hit.score, _excerpt(hit, text_fields), hit.matches)]):
+            table.add_row(f"{score:.3f}", Text("" if i else hit.id), Text(text), Text(_tokens(matches)))
     return table
+
+
+def _tokens(matches: Sequence[TokenScore]) -> str:
+    shown = [f"{match.token} {match.contribution:.2f}" for match in matches[:SHOWN_TOKENS]]
+    if len(matches) > SHOWN_TOKENS:
+        shown.append(f"+{len(matches) - SHOWN_TOKENS}")
+    return ", ".join(shown)
+
+
+def _piece(passage: PassageHit) -> str:
+    """A passage's text with where it stands."""
+    where = passage.id if passage.start is None else f"{passage.start}–{passage.end}"
+    return _short(f"[{where}] {passage.text or ''}")
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 1] + "…"
 
 
 def _excerpt(hit: Hit, text_fields: Sequence[str]) -> str:
@@ -179,19 +275,31 @@ def _excerpt(hit: Hit, text_fields: Sequence[str]) -> str:
     from bridge.sources import text_of
 
     try:
-        text = " ".join(text_of(hit.source, text_fields or list(hit.source)).split())
+        return _short(text_of(hit.source, text_fields or list(hit.source)))
     except DocumentError:
         return ""
-    return text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 1] + "…"
 
 
 def _as_json(hit: Hit) -> dict[str, Any]:
-    return {
+    found = {
         "id": hit.id,
         "score": hit.score,
         "source": dict(hit.source),
         "tokens": {match.token: match.contribution for match in hit.matches},
     }
+    return found | ({"passages": [_passage_json(one) for one in hit.passages]} if hit.passages else {})
+
+
+def _passage_json(passage: PassageHit) -> dict[str, Any]:
+    found = {
+        "id": passage.id,
+        "score": passage.score,
+        "start": passage.start,
+        "end": passage.end,
+        "text": passage.text,
+        "tokens": {match.token: match.contribution for match in passage.matches},
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _parse_filter(text: str | None) -> dict[str, Any] | None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from bridge.cli.asking import prune_option, pruning_of
 from bridge.cli.common import BridgeCommand, State, model_options, pass_state, run_options
+from bridge.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from bridge.conversation import Conversation
     from bridge.engines import Engine
-    from bridge.evaluate import Comparison, Evaluation, Judged, Run
+    from bridge.evaluate import Comparison, Evaluation, Run
+    from bridge.judged import Judged
+    from bridge.records import EncodedQuery, SparseVector
     from bridge.rewrite import QueryRewriter
 
 DEPTH = 100
@@ -28,10 +34,20 @@ _path = click.Path(path_type=Path)
 @click.command(cls=BridgeCommand, short_help="Measure an index with judged queries.")
 @click.argument("index")
 @click.argument("folder", type=_path)
-@click.option("--queries", type=_path, metavar="FILE", help="Other queries.jsonl for the same judgements.")
+@click.option(
+    "--queries", type=_path, metavar="FILE", help="Other queries.jsonl (conversations.jsonl) for the same judgements."
+)
+@click.option(
+    "--conversations",
+    "forms",
+    type=click.Choice(["last", "all", "rewrite", "auto", "disco"]),
+    multiple=True,
+    help="Ask the questions of conversations.jsonl in this form; repeated, a row for each.",
+)
 @click.option("--split", default="test", show_default=True, metavar="SPLIT", help="Which judgements: qrels/SPLIT.tsv.")
 @click.option("--model", metavar="MODEL", help="A model's id, folder or fingerprint; the index's own is the default.")
 @click.option("--dialect", type=click.Choice(["neural_sparse", "rank_feature", "sparse_vector"]), help="How to ask.")
+@prune_option
 @click.option("--run", "run_file", type=_path, metavar="FILE", help="Write the hits as a TREC run.")
 @click.option("--per-query", type=_path, metavar="FILE", help="Write each query's figures as TSV.")
 @click.option("--compare", type=_path, metavar="RUN", help="Test the difference from this TREC run, query by query.")
@@ -45,18 +61,38 @@ def evaluate(state: State, /, index: str, folder: Path, **options: Any) -> int:
 
     \b
     bridge evaluate articles scifact --run after.trec --compare before.trec
+    bridge evaluate articles mtrag --conversations last --conversations all --conversations rewrite
     """
-    from bridge.evaluate import compare, read_judged, read_run, write_per_query, write_run
+    from bridge.evaluate import compare, read_run, write_per_query, write_run
     from bridge.rewrite import QueryRewriter
 
-    judged = read_judged(folder, options["queries"], options["split"])
+    forms: tuple[Conversation | None, ...] = tuple(dict.fromkeys(options["forms"])) or (None,)
+    if len(forms) > 1 and (options["run_file"] or options["per_query"] or options["compare"]):
+        raise UsageError("--run, --per-query and --compare are of one run: name one form with --conversations")
+    judged_for = _judged(folder, options)
     other = read_run(options["compare"]) if options["compare"] else None
+    measured: dict[str, Evaluation] = {}
     with state.connect() as engine:
         rewriter = QueryRewriter.for_index(
-            engine, index, model=options["model"], dialect=options["dialect"], **run_options(options)
+            engine,
+            index,
+            model=options["model"],
+            dialect=options["dialect"],
+            pruning=pruning_of(options["prune"]),
+            **run_options(options),
         )
-        with counting(state, "queries") as progress:
-            evaluation, run = measure(engine, index, rewriter, judged, progress)
+        for form in forms:
+            asking = replace(rewriter, conversation=form) if form else rewriter
+            judged = judged_for(asking)
+            with counting(state, "queries") as progress:
+                measured[form or ""], run = measure(engine, index, asking, judged, progress)
+    if len(forms) > 1:
+        if state.json:
+            state.out({"conversations": {form: evaluation.as_dict() for form, evaluation in measured.items()}})
+        else:
+            state.console().print(evaluation_table(index, measured))
+        return 0
+    (evaluation,) = measured.values()
     if options["run_file"]:
         write_run(run, options["run_file"], "bridge")
     if options["per_query"]:
@@ -67,10 +103,23 @@ def evaluate(state: State, /, index: str, folder: Path, **options: Any) -> int:
         state.out(found | {"compare": _comparison_json(comparison)} if comparison else found)
         return 0
     console = state.console()
-    console.print(evaluation_table(index, evaluation))
+    console.print(evaluation_table(index, measured))
     if comparison:
         console.print(comparison_table(comparison, str(options["compare"])))
     return 0
+
+
+def _judged(folder: Path, options: dict[str, Any]) -> Callable[[QueryRewriter], Judged]:
+    """What the judged queries are, of a rewriter that says how the questions of conversations are asked."""
+    from bridge.judged import read_conversations, read_judged
+
+    if not options["forms"]:
+        judged = read_judged(folder, options["queries"], options["split"])
+        return lambda rewriter: judged
+    conversations = read_conversations(folder, options["queries"], options["split"])
+    return lambda rewriter: conversations.as_queries(
+        lambda asked: rewriter.question(asked.turns, rewritten=asked.rewritten)
+    )
 
 
 def measure(
@@ -81,8 +130,17 @@ def measure(
     from bridge.evaluate import evaluate as run
     from bridge.search import sample_vectors, search
 
+    asked: dict[str, EncodedQuery] = {}
+
     def hits(text: str) -> Any:
-        return search(engine, index, rewriter, text, size=DEPTH, matches=False, fields=False).hits
+        found = search(engine, index, rewriter, text, size=DEPTH, matches=False, fields=False)
+        asked[text] = found.query
+        return found.hits
+
+    def vector(text: str) -> SparseVector:
+        sparse = asked[text].sparse
+        assert sparse is not None  # noqa: S101
+        return sparse
 
     by_id = rewriter.kind == "sparse_vector" and rewriter.engine == "opensearch"
     vectors = sample_vectors(engine, index, rewriter)
@@ -90,38 +148,46 @@ def measure(
         # Stored under ids; a query's terms are counted as tokens.
         names = {str(i): token for token, i in rewriter.encoder.vocabulary.index.items()}  # type: ignore[attr-defined]
         vectors = ({names[key]: weight for key, weight in vector.items()} for vector in vectors)
-    return run(
-        judged,
-        hits,
-        query_vector=lambda text: rewriter.encoder.encode_query([text])[0],
-        document_stats=document_stats(vectors),
-        progress=progress,
+    evaluation, found = run(
+        judged, hits, query_vector=vector, document_stats=document_stats(vectors), progress=progress
     )
+    if rewriter.pruning:
+        pruned = sum(asked[text].pruned for text in judged.queries.values())
+        evaluation = replace(evaluation, pruned_terms=pruned / len(judged.queries))
+    return evaluation, found
 
 
-def evaluation_table(index: str, evaluation: Evaluation) -> Table:
-    """One row of figures."""
+def evaluation_table(index: str, evaluations: Evaluation | Mapping[str, Evaluation]) -> Table:
+    """A row of figures; of several a row each, under its name."""
     from rich import box
     from rich.table import Table
 
+    named = evaluations if isinstance(evaluations, Mapping) else {"": evaluations}
     table = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        title=f"{index}, {evaluation.queries:,} queries",
+        title=f"{index}, {next(iter(named.values())).queries:,} queries",
         title_justify="left",
     )
-    columns = {
+    rows = [{"conversations": name} | _figures(evaluation) for name, evaluation in named.items()]
+    shown = [column for column in rows[0] if any(row[column] for row in rows)]
+    for column in shown:
+        table.add_column(column, justify="left" if column == "conversations" else "right")
+    for row in rows:
+        table.add_row(*(row[column] for column in shown))
+    return table
+
+
+def _figures(evaluation: Evaluation) -> dict[str, str]:
+    return {
         "nDCG@10": f"{evaluation.measures['ndcg@10']:.4f}",
         "MRR@10": f"{evaluation.measures['mrr@10']:.4f}",
         "recall@100": f"{evaluation.measures['recall@100']:.4f}",
         "query terms": f"{evaluation.active_terms['query']:.1f}",
+        "pruned": "" if evaluation.pruned_terms is None else f"{evaluation.pruned_terms:.1f}",
         "document terms": f"{evaluation.active_terms['document']:.1f}",
         "FLOPS": f"{evaluation.flops:.3f}",
     }
-    for name in columns:
-        table.add_column(name, justify="right")
-    table.add_row(*columns.values())
-    return table
 
 
 def comparison_table(comparison: Comparison, other: str) -> Table:
