@@ -12,8 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,10 +20,12 @@ import msgspec
 
 from bridge.deadletter import DeadLetterFile
 from bridge.encode import Encoder
-from bridge.errors import BridgeError, CheckpointError, DocumentError, SourceError, UsageError
-from bridge.records import TEXT_FIELDS, BulkOutcome, DeadLetter, Doc, Progress, Report
-from bridge.sources import Source, text_of
-from bridge.vectorfile import Form, VectorMeta, form_of, line_of, to_parquet, write_meta
+from bridge.errors import BridgeError, CheckpointError, SourceError, UsageError
+from bridge.prepare import WHOLE, Preparation
+from bridge.records import TEXT_FIELDS, Progress, Report
+from bridge.runners.work import Encoded, InProcess, Reading, Runner, Work
+from bridge.sources import Source
+from bridge.vectorfile import Form, VectorMeta, check_nested, form_of, to_parquet, write_meta
 
 _BATCH = 512
 """Documents encoded together: enough to sort by length, few enough to keep."""
@@ -42,6 +43,8 @@ class EncodeOptions:
     keep_source: bool = False
     """Keep each document's own fields in the file, so that they are indexed with its vector."""
     scale: float | None = None
+    preparation: Preparation = WHOLE
+    """How texts are cut, and vectors pruned."""
     dead_letter: Path | None = None
     fresh: bool = False
     """Forget what an interrupted run has written."""
@@ -49,7 +52,10 @@ class EncodeOptions:
 
 @dataclass(frozen=True, slots=True)
 class EncodeSummary:
-    """The run's totals: `source` = `encoded` + `dead`; `active_terms` is a document's mean."""
+    """The run's totals: `source` = `encoded` + `dead`; `active_terms` is a document's mean.
+
+    `pruned_terms`, a document's mean, and `pruned_mass`, a share of all weight, are what pruning took.
+    """
 
     source: int
     encoded: int
@@ -58,6 +64,11 @@ class EncodeSummary:
     seconds: float
     model: str
     output: str
+    preparation: str = str(WHOLE)
+    passages: int | None = None
+    """How many the texts were cut into; None where they are taken whole."""
+    pruned_terms: float | None = None
+    pruned_mass: float | None = None
     dead_letter: str | None = None
 
 
@@ -71,6 +82,10 @@ class _Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bytes: int = 0
     encoded: int = 0
     terms: int = 0
+    passages: int = 0
+    mass: float = 0.0
+    removed: int = 0
+    removed_mass: float = 0.0
     dead: int = 0
     dead_letter: str = ""
     dead_letter_bytes: int = 0
@@ -82,6 +97,7 @@ def encode_file(
     encoder: Encoder,
     options: EncodeOptions | None = None,
     *,
+    runner: Runner | None = None,
     say: Callable[[str], None] = lambda line: None,
     report: Report = lambda progress: None,
 ) -> EncodeSummary:
@@ -92,19 +108,22 @@ def encode_file(
         output: replaced when the new file is whole; its description is written beside it.
         encoder: of documents.
         options: the form, the text fields, what is kept, where dead letters go.
+        runner: who encodes; this process, unless another is given, which must have the same model.
         say: gets lines for the user.
         report: gets the progress.
 
     Raises:
         UsageError: the model encodes queries only, or the options contradict each other.
         CheckpointError: FILE.part is of another source, model or form.
+        ModelMismatch: the runner has another model.
         SourceError: the source or the file cannot be read or written; the same call goes on there.
     """
     started = time.monotonic()
     options = options or EncodeOptions()
     form = form_of(_bare(output), options.form)
     _check(encoder, output, form, options)
-    run = _Run(source, output, encoder, form, options)
+    options = replace(options, preparation=options.preparation.resolved(encoder))
+    run = _Run(source, output, encoder, form, options, runner or InProcess(encoder))
     place = run.begin(say)
     letters = DeadLetterFile(Path(place.dead_letter), place.dead_letter_bytes)
     try:
@@ -119,6 +138,7 @@ def encode_file(
     finally:
         letters.close()
     run.finish(place)
+    preparation = options.preparation
     return EncodeSummary(
         source=place.position,
         encoded=place.encoded,
@@ -127,6 +147,12 @@ def encode_file(
         seconds=round(time.monotonic() - started, 3),
         model=encoder.fingerprint,
         output=str(output),
+        preparation=str(preparation),
+        passages=None if preparation.passages == "whole" else place.passages,
+        pruned_terms=round(place.removed / max(place.encoded, 1), 2) if preparation.pruning else None,
+        pruned_mass=round(place.removed_mass / ((place.mass + place.removed_mass) or 1.0), 6)
+        if preparation.pruning
+        else None,
         dead_letter=place.dead_letter if place.dead else None,
     )
 
@@ -136,6 +162,8 @@ def _check(encoder: Encoder, output: Path, form: Form, options: EncodeOptions) -
         raise UsageError(f"model {encoder.name} encodes queries only; name the model of the documents")
     if form == "anserini" and options.keep_source:
         raise UsageError("the anserini form has no place for a document's own fields; leave --keep-source out")
+    if options.preparation.passages == "nested":
+        check_nested(form)
     if options.scale is not None and not 0 < options.scale < 1e6:
         raise UsageError(f"the scale must be above zero, not {options.scale}")
     if output.is_dir():
@@ -150,8 +178,11 @@ def _bare(path: Path) -> Path:
 class _Run:
     """One source into one file."""
 
-    def __init__(self, source: Source, output: Path, encoder: Encoder, form: Form, options: EncodeOptions) -> None:
+    def __init__(
+        self, source: Source, output: Path, encoder: Encoder, form: Form, options: EncodeOptions, runner: Runner
+    ) -> None:
         self.source, self.output, self.encoder, self.form, self.options = source, output, encoder, form, options
+        self.runner = runner
         self.part = output.with_name(output.name + ".part")
         self.sidecar = output.with_name(output.name + ".part.json")
 
@@ -162,7 +193,7 @@ class _Run:
         now = _Place(
             source=self.source.fingerprint(),
             model=self.encoder.fingerprint,
-            how=repr((self.form, options.text_fields, options.keep_source, options.scale)),
+            how=repr((self.form, options.text_fields, options.keep_source, options.scale, str(options.preparation))),
             dead_letter=str(letters),
             dead_letter_bytes=letters.stat().st_size if letters.is_file() else 0,
         )
@@ -186,18 +217,24 @@ class _Run:
 
     def write(self, place: _Place, letters: DeadLetterFile, report: Report) -> _Place:
         """Encode what is left of the source; whatever ends this, the place is kept."""
-        items = self.source.read(place.position)
+        options, kept = self.options, self.options.keep_source
+        cut = options.preparation.passages != "whole"
+        reading = Reading(self.source, place.position, _BATCH, options.text_fields, with_source=kept or cut)
+        work = Work(self.form, self.encoder.fingerprint, kept, options.scale, options.preparation)
         with self.part.open("r+b") as file:
             file.truncate(place.bytes)
             file.seek(place.bytes)
             written = time.monotonic()
             try:
-                while batch := list(islice(items, _BATCH)):
-                    place = self._batch(batch, place, file, letters)
-                    if time.monotonic() - written >= CHECKPOINT_SECONDS:
-                        self._sync(place, file)
-                        report(Progress("encode", place.position, self.source.bytes_read, self.source.bytes_total))
-                        written = time.monotonic()
+                with contextlib.closing(self.runner.run(reading, work)) as results:
+                    for number, encoded in enumerate(results):
+                        if encoded.number != number:
+                            raise BridgeError(f"batch {encoded.number} came in the place of {number}; run it again")
+                        place = _written(encoded, place, file, letters)
+                        if time.monotonic() - written >= CHECKPOINT_SECONDS:
+                            self._sync(place, file)
+                            report(Progress("encode", place.position, encoded.bytes_read, self.source.bytes_total))
+                            written = time.monotonic()
             except BaseException:
                 # A second failure here must not hide the first; the older place stands, and is safe.
                 with contextlib.suppress(BridgeError, OSError):
@@ -205,40 +242,6 @@ class _Run:
                 raise
             self._sync(place, file)
             return place
-
-    def _batch(self, batch: list[Doc | DeadLetter], place: _Place, file: BinaryIO, letters: DeadLetterFile) -> _Place:
-        """Encode and write one batch; the new place, counted only when all of it is written."""
-        texts: dict[int, str] = {}
-        dead: list[DeadLetter] = []
-        for number, item in enumerate(batch):
-            if isinstance(item, DeadLetter):
-                dead.append(item)
-                continue
-            try:
-                if item.op == "delete":
-                    raise DocumentError("a deletion has no vector; give it to `bridge ingest` itself")
-                texts[number] = text_of(item.source, self.options.text_fields)
-            except DocumentError as error:
-                dead.append(DeadLetter(item.position, item.id, str(error), dict(item.source)))
-        vectors = self.encoder.encode_document(list(texts.values()))
-        lines = bytearray()
-        for (number, text), vector in zip(texts.items(), vectors, strict=True):
-            item = batch[number]
-            kept = item.source if self.options.keep_source and isinstance(item, Doc) else None
-            lines += line_of(self.form, item.id or "", vector, text, source=kept, scale=self.options.scale)
-        file.write(lines)
-        for letter in dead:
-            letters.append(BulkOutcome(letter.position, letter.id, "dead", 0, letter.reason, letter.document))
-        return msgspec.structs.replace(
-            place,
-            position=place.position + len(batch),
-            bytes=place.bytes + len(lines),
-            encoded=place.encoded + len(vectors),
-            terms=place.terms + sum(map(len, vectors)),
-            dead=place.dead + len(dead),
-            # Taken here: what an interrupted batch wrote is cut off again when the run goes on.
-            dead_letter_bytes=letters.sync() if dead else place.dead_letter_bytes,
-        )
 
     def _sync(self, place: _Place, file: BinaryIO) -> None:
         file.flush()
@@ -254,10 +257,12 @@ class _Run:
             text_fields=self.options.text_fields,
             documents=place.encoded,
             scale=self.options.scale,
+            preparation=str(self.options.preparation),
         )
         try:
             if self.form == "parquet":
-                to_parquet(_decoded(self.part), whole, with_source=self.options.keep_source)
+                nested = self.options.preparation.passages == "nested"
+                to_parquet(_decoded(self.part), whole, with_source=self.options.keep_source, nested=nested)
             elif self.output.suffix in _COMPRESSED:
                 _compress(self.part, whole, self.output.suffix)
             else:
@@ -283,6 +288,27 @@ class _Run:
         half = self.sidecar.with_name(self.sidecar.name + ".half")
         half.write_bytes(msgspec.json.encode(place))
         half.replace(self.sidecar)
+
+
+def _written(encoded: Encoded, place: _Place, file: BinaryIO, letters: DeadLetterFile) -> _Place:
+    """Write one batch; the new place, counted only when all of it is written."""
+    file.write(encoded.lines)
+    for letter in encoded.dead:
+        letters.append(letter.outcome())
+    return msgspec.structs.replace(
+        place,
+        position=place.position + encoded.items,
+        bytes=place.bytes + len(encoded.lines),
+        encoded=place.encoded + encoded.encoded,
+        terms=place.terms + encoded.terms,
+        passages=place.passages + encoded.passages,
+        mass=place.mass + encoded.mass,
+        removed=place.removed + encoded.removed,
+        removed_mass=place.removed_mass + encoded.removed_mass,
+        dead=place.dead + len(encoded.dead),
+        # Taken here: what an interrupted batch wrote is cut off again when the run goes on.
+        dead_letter_bytes=letters.sync() if encoded.dead else place.dead_letter_bytes,
+    )
 
 
 def _decoded(path: Path) -> Iterator[dict[str, Any]]:

@@ -90,7 +90,11 @@ class MissingExtra(BridgeError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f'{what} needs the extra "{extra}": pip install "neural-sparse-bridge[{extra}]"')
-        self.extra = extra
+        self.what, self.extra = what, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        """From another process it comes with the arguments that it was made with."""
+        return MissingExtra, (self.what, self.extra)
 
 
 class ModelError(BridgeError):

@@ -6,6 +6,8 @@ Three forms, one document a line (or row)::
     parquet    the same as columns: string, list<string>, list<float>
     anserini   {"id", "contents", "vector": {token: weight}}: Anserini's and Pyserini's JsonVectorCollection
 
+Where passages are nested, the first two hold ``passages``, each ``{"start", "end", "tokens": [..], "weights": [..]}``,
+instead of the tokens and weights of the whole; start and end count characters of the text that was encoded.
 With `source` kept, a line of the first two also holds the document's own fields. Beside each file FILE lies
 FILE.meta.json, which says whose vectors they are: an index of another model refuses them.
 """
@@ -20,8 +22,10 @@ from typing import Any, Literal, get_args
 import msgspec
 import numpy as np
 
+from bridge.chunk import Passage
 from bridge.encode.base import Encoder, OverlayVocabulary, TokenVocabulary
 from bridge.errors import DocumentError, ModelMismatch, SourceError, UsageError
+from bridge.prepare import WHOLE, Preparation, parse_preparation
 from bridge.records import SparseVector
 from bridge.tokens import shortest
 
@@ -47,6 +51,17 @@ class VectorMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     documents: int
     scale: float | None = None
     """Weights were multiplied by this and rounded to whole numbers."""
+    preparation: str = str(WHOLE)
+    """How texts became vectors, in `bridge.prepare`'s canonical form."""
+
+    @property
+    def prepared(self) -> Preparation:
+        """`preparation`, read.
+
+        Raises:
+            UsageError: it is not of that form.
+        """
+        return parse_preparation(self.preparation)
 
     @classmethod
     def of(cls, encoder: Encoder, form: Form, **facts: Any) -> VectorMeta:
@@ -123,6 +138,11 @@ def shared_meta(files: Sequence[str]) -> VectorMeta | None:
                 f"{first} holds vectors of {meta.model} ({meta.document_encoder}), "
                 f"{name} of {other.model} ({other.document_encoder})"
             )
+        if other.preparation != meta.preparation:
+            raise ModelMismatch(
+                f"{first} was encoded with {meta.preparation!r}, {name} with {other.preparation!r}; "
+                "an index holds vectors that were made alike"
+            )
     return meta
 
 
@@ -131,42 +151,74 @@ def write_meta(file: Path, meta: VectorMeta) -> None:
     meta_path(file).write_bytes(msgspec.json.format(msgspec.json.encode(meta), indent=2) + b"\n")
 
 
+Nested = Sequence[tuple[Passage, SparseVector]]
+"""The passages of a text, in order, each with its vector."""
+
+
 def line_of(
-    form: Form, identity: str, vector: SparseVector, text: str, *,
-    source: Mapping[str, Any] | None = None, scale: float | None = None,
+    form: Form, identity: str, vector: SparseVector | Nested, text: str, *,
+    source: Mapping[str, Any] | msgspec.Raw | None = None, scale: float | None = None,
 ) -> bytes:  # fmt: skip
     """One document as a line of `form`, its newline included; Parquet has the line of jsonl.
 
     Args:
         form: see the module.
         identity: the document's id.
-        vector: its weights are written as the shortest text that reads back to the same float32.
+        vector: of the whole, or of each of its passages; weights are written as the shortest text that reads back to
+            the same float32.
         text: what was encoded; only `anserini` keeps it.
         source: the document's own fields, kept under ``source``.
         scale: multiply the weights by this and round; a token that rounds to nothing is left out.
+
+    Raises:
+        UsageError: passages in the anserini form.
     """
-    tokens: Sequence[str] = vector.tokens
-    weights: list[float] = shortest(vector.weights)
-    if scale is not None:
-        whole = [round(weight * scale) for weight in vector.weights.tolist()]
-        kept = [place for place, weight in enumerate(whole) if weight > 0]
-        tokens, weights = [tokens[place] for place in kept], [whole[place] for place in kept]
     fields: dict[str, Any] = {"id": identity}
-    if form == "anserini":
-        fields |= {"contents": text, "vector": dict(zip(tokens, weights, strict=True))}
+    if isinstance(vector, SparseVector):
+        tokens, weights = _written(vector, scale)
+        if form == "anserini":
+            fields |= {"contents": text, "vector": dict(zip(tokens, weights, strict=True))}
+        else:
+            fields |= {"tokens": tokens, "weights": weights}
     else:
-        fields |= {"tokens": tokens, "weights": weights}
-        if source is not None:
-            fields["source"] = source
+        check_nested(form)
+        fields["passages"] = [
+            {"start": passage.start, "end": passage.end} | dict(zip(_LISTS, _written(one, scale), strict=True))
+            for passage, one in vector
+        ]
+    if source is not None and form != "anserini":
+        fields["source"] = source
     return msgspec.json.encode(fields) + b"\n"
 
 
-def to_parquet(lines: Iterator[Mapping[str, Any]], target: Path, *, with_source: bool, rows: int = 4096) -> None:
+def check_nested(form: Form) -> None:
+    """Raises UsageError where `form` has no place for passages."""
+    if form == "anserini":
+        raise UsageError("the anserini form has one vector a document; take --passages merge, or another form")
+
+
+_LISTS = ("tokens", "weights")
+
+
+def _written(vector: SparseVector, scale: float | None) -> tuple[Sequence[str], list[float]]:
+    tokens: Sequence[str] = vector.tokens
+    if scale is None:
+        return tokens, shortest(vector.weights)
+    whole = [round(weight * scale) for weight in vector.weights.tolist()]
+    kept = [place for place, weight in enumerate(whole) if weight > 0]
+    return [tokens[place] for place in kept], [whole[place] for place in kept]
+
+
+def to_parquet(
+    lines: Iterator[Mapping[str, Any]], target: Path, *, with_source: bool, nested: bool = False, rows: int = 4096
+) -> None:
     """Write documents of the jsonl form as Parquet, `rows` at a time; a document's own fields become a JSON string."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    columns = [("id", pa.string()), ("tokens", pa.list_(pa.string())), ("weights", pa.list_(pa.float32()))]
+    vector = [("tokens", pa.list_(pa.string())), ("weights", pa.list_(pa.float32()))]
+    passage = pa.struct([("start", pa.int32()), ("end", pa.int32()), *vector])
+    columns = [("id", pa.string()), *([("passages", pa.list_(passage))] if nested else vector)]
     schema = pa.schema(columns + ([("source", pa.string())] if with_source else []))
     with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
         batch: list[dict[str, Any]] = []
@@ -207,6 +259,30 @@ def read_vector(fields: Mapping[str, Any], vocabulary: TokenVocabulary | None = 
     return SparseVector(ids[order], np.asarray(weights, dtype=np.float32)[order], vocabulary)
 
 
+def read_passages(
+    fields: Mapping[str, Any], vocabulary: TokenVocabulary | None = None
+) -> list[tuple[int, int, SparseVector]]:
+    """The passages in one document of a vector file: start, end and vector of each, in the text's order.
+
+    Args:
+        fields: the line's, jsonl or Parquet.
+        vocabulary: as for `read_vector`.
+
+    Raises:
+        DocumentError: it is no such document, or a token is not in the vocabulary.
+    """
+    passages = fields.get("passages")
+    if not isinstance(passages, list) or not all(isinstance(passage, Mapping) for passage in passages):
+        raise DocumentError("it has no passages: a list of objects with start, end, tokens and weights")
+    found: list[tuple[int, int, SparseVector]] = []
+    for passage in passages:
+        start, end = passage.get("start"), passage.get("end")
+        if type(start) is not int or type(end) is not int or not 0 <= start <= end:
+            raise DocumentError(f"a passage of it goes from {start!r} to {end!r}; these are offsets into the text")
+        found.append((start, end, read_vector(passage, vocabulary)))
+    return found
+
+
 _NOTHING = TokenVocabulary(())
 
 
@@ -244,7 +320,9 @@ def source_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def looks_encoded(fields: Mapping[str, Any]) -> bool:
     """Whether a document of an ordinary source is a line of a vector file whose description was left behind."""
-    lists = isinstance(fields.get("tokens"), list) and isinstance(fields.get("weights"), list)
+    passages = fields.get("passages")
+    first = passages[0] if isinstance(passages, list) and passages and isinstance(passages[0], Mapping) else fields
+    lists = all(isinstance(first.get(name), list) for name in _LISTS)
     return lists or (isinstance(fields.get("vector"), Mapping) and "contents" in fields)
 
 

@@ -282,7 +282,7 @@ def test_demo_json(answer: Answer, engine: Engine, opensearch_url: str):
 
 def test_what_the_demo_says_to_type_next_works(bridge: Bridge, engine: Engine, opensearch_url: str):
     try:
-        code, out, _ = bridge("demo", url=opensearch_url)
+        code, out, _ = bridge("demo", "--teacher", "none", url=opensearch_url)
         assert code == 0
         steps = [line[:1] for line in out.splitlines() if line[:1].isdigit()]
         assert steps == ["1", "2", "3", "4"]

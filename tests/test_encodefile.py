@@ -19,11 +19,13 @@ from bridge.errors import CheckpointError, DocumentError, ModelMismatch, SourceE
 from bridge.fit import FitOptions, fit
 from bridge.indexmodel import IndexModel
 from bridge.ingest import IngestOptions, ingest
+from bridge.prepare import Preparation, Prepared, prepare
+from bridge.prune import Pruning, parse_pruning
 from bridge.records import SparseVector
 from bridge.register import RegisterOptions
 from bridge.sources import SourceOptions, open_source
 from bridge.tokens import rank_features_value
-from bridge.vectorfile import form_of, read_meta, read_vector, shared_meta, source_fields
+from bridge.vectorfile import form_of, looks_encoded, read_meta, read_passages, read_vector, shared_meta, source_fields
 
 Bridge = Callable[..., tuple[int, str, str]]
 
@@ -124,6 +126,111 @@ def test_own_fields_are_kept_where_asked(corpus: Path, model: Path, tmp_path: Pa
         assert source_fields(first) == {"title": "Rain", "text": DOCUMENTS[0]["text"], "year": 1998}
     with open_source([str(corpus)]) as source, pytest.raises(UsageError, match="no place"):
         encode_file(source, tmp_path / "a", encoder_of(model), EncodeOptions(form="anserini", keep_source=True))
+
+
+LONG = "It rained for three days in New York. The last text of all is a text of rain. " * 6
+
+
+@pytest.fixture
+def pieces(tmp_path: Path, shared: Path) -> Path:
+    """A model whose tokens can be counted, so that its texts can be cut."""
+    options = FitOptions(tokenizer=shared / "bert-uncased")
+    fit(["it rained for three days in New York", "a text of rain", "the last one of all"], tmp_path / "pieces", options)
+    return tmp_path / "pieces"
+
+
+@pytest.fixture
+def long_texts(tmp_path: Path) -> Path:
+    path = tmp_path / "long.jsonl"
+    texts = {"1": LONG, "2": "one short text", "3": "Ein Text über Regen 雨 😀. " * 20}
+    path.write_text("".join(json.dumps({"_id": name, "text": text, "n": 1}) + "\n" for name, text in texts.items()))
+    return path
+
+
+@pytest.mark.parametrize("name", ["v.jsonl", "v.parquet", "v.jsonl.gz"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_nested_passages_read_back_equal(long_texts: Path, pieces: Path, tmp_path: Path, name: str, keep: bool) -> None:
+    preparation = Preparation("nested", 24, 4, parse_pruning("top-k=6"))
+    encoder = encoder_of(pieces)
+    with open_source([str(long_texts)]) as source:
+        summary = encode_file(
+            source, tmp_path / name, encoder, EncodeOptions(preparation=preparation, keep_source=keep)
+        )
+    texts = {line["_id"]: line["text"] for line in map(json.loads, long_texts.read_text().splitlines())}
+    wanted = dict(zip(texts, prepare(encoder, list(texts.values()), preparation), strict=True))
+    found = {one["id"]: one for one in items(tmp_path / name)}
+    assert list(found) == list(texts)
+    for identity, one in wanted.items():
+        assert isinstance(one, Prepared)
+        passages = read_passages(found[identity], encoder.vocabulary)
+        assert [(start, end) for start, end, _ in passages] == [(cut.start, cut.end) for cut, _ in one.nested]
+        for (_, _, vector), (_, expected) in zip(passages, one.nested, strict=True):
+            assert vector.ids.tolist() == expected.ids.tolist()
+            assert vector.weights.tolist() == expected.weights.tolist()
+        assert looks_encoded(found[identity])
+        assert source_fields(found[identity]) == ({"text": texts[identity], "n": 1} if keep else {})
+    assert summary.passages == sum(one.passages for one in wanted.values() if isinstance(one, Prepared))
+    assert summary.passages > 6
+    meta = read_meta(tmp_path / name)
+    assert meta is not None
+    assert meta.prepared == preparation
+    assert meta.preparation == summary.preparation == "nested passage-tokens=24 overlap=4 prune=top-k=6"
+
+
+def test_merged_and_pruned(long_texts: Path, pieces: Path, tmp_path: Path) -> None:
+    """The file holds what `prepare` gives, and the summary says what pruning took."""
+    encoder = encoder_of(pieces)
+    kept = {}
+    for name, pruning in (("all", None), ("few", Pruning(top_k=5))):
+        with open_source([str(long_texts)]) as source:
+            options = EncodeOptions(preparation=Preparation("merge", 24, 0, pruning))
+            summary = encode_file(source, tmp_path / f"{name}.jsonl", encoder, options)
+        kept[name] = summary, [read_vector(one, encoder.vocabulary) for one in items(tmp_path / f"{name}.jsonl")]
+    before, after = kept["all"][1], kept["few"][1]
+    assert [len(vector) for vector in after] == [min(5, len(vector)) for vector in before]
+    summary = kept["few"][0]
+    gone = sum(map(len, before)) - sum(map(len, after))
+    assert summary.pruned_terms == round(gone / 3, 2)
+    mass = sum(float(vector.weights.sum(dtype=np.float64)) for vector in before)
+    left = sum(float(vector.weights.sum(dtype=np.float64)) for vector in after)
+    assert summary.pruned_mass == pytest.approx((mass - left) / mass, abs=2e-6)
+    assert kept["all"][0].pruned_terms is None
+
+
+def test_what_cannot_be_prepared(long_texts: Path, model: Path, pieces: Path, tmp_path: Path) -> None:
+    def run(folder: Path, preparation: Preparation, **options: Any) -> None:
+        with open_source([str(long_texts)]) as source:
+            encode_file(
+                source, tmp_path / "v.jsonl", encoder_of(folder), EncodeOptions(preparation=preparation, **options)
+            )
+
+    with pytest.raises(UsageError, match="the anserini form has one vector a document"):
+        run(pieces, Preparation("nested", 24), form="anserini")
+    with pytest.raises(UsageError, match="--passage-tokens"):
+        run(pieces, Preparation("merge"))
+    assert not (tmp_path / "v.jsonl").exists()
+    assert not (tmp_path / "v.jsonl.part").exists()
+    run(pieces, Preparation("merge", 24))
+    other = tmp_path / "other.jsonl"
+    with open_source([str(long_texts)]) as source:
+        encode_file(source, other, encoder_of(pieces))
+    with pytest.raises(ModelMismatch, match=r"'merge passage-tokens=24', .* with 'whole'"):
+        shared_meta([str(tmp_path / "v.jsonl"), str(other)])
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, "no passages"),
+        ({"passages": [1]}, "no passages"),
+        ({"passages": [{"start": 3, "end": 2, "tokens": [], "weights": []}]}, "from 3 to 2"),
+        ({"passages": [{"start": True, "end": 2, "tokens": [], "weights": []}]}, "from True to 2"),
+        ({"passages": [{"start": 0, "end": 2, "tokens": ["a"], "weights": []}]}, "one length"),
+    ],
+)
+def test_what_is_no_passage_says_why(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(DocumentError, match=reason):
+        read_passages(fields)
 
 
 class Breaking:
@@ -276,6 +383,20 @@ class TestCommand:
         assert summary["source"] == summary["encoded"] + summary["dead"]
         assert len(items(tmp_path / "v.jsonl")) == summary["encoded"]
 
+    def test_passages_and_pruning(self, bridge: Bridge, long_texts: Path, pieces: Path, tmp_path: Path) -> None:
+        words = ["encode", str(long_texts), "-o", "v.jsonl", "--model", str(pieces)]
+        more = ["--passages", "nested", "--passage-tokens", "24", "--overlap", "4", "--prune", "top-k=6"]
+        code, out, _ = bridge(*words, *more, "--json")
+        assert code == 0
+        summary = json.loads(out)
+        assert summary["preparation"] == "nested passage-tokens=24 overlap=4 prune=top-k=6"
+        assert summary["passages"] == sum(len(one["passages"]) for one in items(tmp_path / "v.jsonl"))
+        code, out, _ = bridge(*words, *more, "--fresh")
+        assert f"{summary['passages']} passages" in out
+        assert f"pruning removed {summary['pruned_terms']:.1f} terms a document" in out
+        assert bridge(*words, "--overlap", "4")[0] == 2
+        assert bridge(*words, "--prune", "most=1")[0] == 2
+
     def test_without_a_model_one_is_fitted(self, bridge: Bridge, corpus: Path) -> None:
         code, _, err = bridge("encode", str(corpus), "-o", "v.jsonl")
         assert code == 3
@@ -320,6 +441,26 @@ class TestIngest:
         there = IndexModel.of(state)
         assert there is not None
         assert there.document_encoder == encoder_of(model).fingerprint
+
+    @pytest.mark.parametrize("name", ["n.jsonl", "n.parquet"])
+    def test_nested_passages_go_in(
+        self, engine: Engine, index: str, long_texts: Path, pieces: Path, tmp_path: Path, name: str, bridge: Bridge
+    ) -> None:
+        output = tmp_path / name
+        with open_source([str(long_texts)]) as source:
+            options = EncodeOptions(preparation=Preparation("nested", 24, 4), keep_source=True)
+            encode_file(source, output, encoder_of(pieces), options)
+        code, out, err = bridge("ingest", index, str(output), "--json", url=engine.url)
+        assert code == 0, err
+        assert json.loads(out)["indexed"] == 3
+        stored = engine.get_sources(index, ["1", "2", "3"], ["passages", "text"])
+        for one in items(output):
+            there = stored[one["id"]]
+            given = read_passages(one)
+            assert [(part["start"], part["end"]) for part in there["passages"]] == [cut[:2] for cut in given]
+            for part, (_, _, vector) in zip(there["passages"], given, strict=True):
+                assert part["embedding"] == pytest.approx(rank_features_value(vector, "opensearch"))
+            assert there["text"][slice(*given[0][:2])].strip()
 
     def test_an_index_of_another_model_refuses(
         self, engine: Engine, index: str, corpus: Path, model: Path, tmp_path: Path, bridge: Bridge

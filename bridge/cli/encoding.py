@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,21 @@ import click
 import msgspec
 import numpy as np
 
-from bridge.cli.common import BridgeCommand, State, model_options, pass_state, run_options
-from bridge.errors import UsageError
+from bridge.cli.asking import conversation_of, conversation_option, turn_option
+from bridge.cli.common import BridgeCommand, SectionOption, State, model_options, pass_state, run_options
+from bridge.errors import MissingExtra, UsageError
 from bridge.records import TEXT_FIELDS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bridge.encode import Encoder
     from bridge.encodefile import EncodeSummary
+    from bridge.prepare import Preparation
+    from bridge.runners.work import ModelSpec, Runner
+
+_passage_option = partial(click.option, cls=SectionOption, section="Long texts and pruning")
+_worker_option = partial(click.option, cls=SectionOption, section="Workers")
 
 
 @click.command(cls=BridgeCommand, short_help="Encode documents to a file, or show a text as words.")
@@ -23,6 +32,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write the vectors.")
 @click.option("--text", metavar="WORDS", help="Encode this text instead, and print its tokens, heaviest first.")
 @click.option("--query", is_flag=True, help="With --text: as a query.")
+@turn_option
+@conversation_option
 @click.option(
     "--model",
     metavar="MODEL",
@@ -63,6 +74,45 @@ if TYPE_CHECKING:
     help="Where documents that cannot be encoded are kept. Default: FILE.dead-letter.jsonl.",
 )
 @click.option("--fresh", is_flag=True, help="Forget what an interrupted run has written.")
+@_passage_option(
+    "--passages",
+    type=click.Choice(["whole", "merge", "nested"]),
+    default="whole",
+    show_default=True,
+    help="whole: what the model reads of a text; merge: the maximum over its passages; nested: each passage's own.",
+)
+@_passage_option(
+    "--passage-tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help="A passage's longest, in the model's tokens; by default what the model reads.",
+)
+@_passage_option(
+    "--overlap", type=click.IntRange(0), default=0, metavar="N", help="Tokens of a passage that come again in the next."
+)
+@_passage_option(
+    "--prune",
+    metavar="METHOD=VALUE,...",
+    help="Drop the lightest tokens of each vector: top-k, max-ratio, alpha-mass or threshold.",
+)
+@_worker_option(
+    "--runner",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Encode on this machine, or with Ray's actors (extra ray).",
+)
+@_worker_option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Processes, or actors, that each load the model; GPUs are handed out in turn. Default: 1.",
+)
+@_worker_option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="A Ray cluster, seen from one of its machines; by default one is started here and ended with the run.",
+)
 @model_options
 @pass_state
 def encode(state: State, /, sources: tuple[str, ...], output: Path | None, text: str | None, **options: Any) -> int:
@@ -74,6 +124,7 @@ def encode(state: State, /, sources: tuple[str, ...], output: Path | None, text:
 
     \b
     bridge encode articles.jsonl -o vectors.jsonl.zst --model MODEL
+    bridge encode articles.jsonl -o vectors.parquet --model MODEL --device cuda --workers 4
     bridge encode articles.jsonl -o anserini.jsonl --format anserini --scale 100 --model MODEL
     bridge encode --text "what is the weather in ny" --query --model MODEL
     """
@@ -83,11 +134,19 @@ def encode(state: State, /, sources: tuple[str, ...], output: Path | None, text:
         raise UsageError("give sources and -o FILE, or a text with --text")
     if options["query"] and text is None:
         raise UsageError("--query goes with --text; documents are encoded as documents")
+    if options["turns"] and not options["query"]:
+        raise UsageError("--turn goes with --query: a conversation is a query")
+    if options["ray_address"] and options["runner"] != "ray":
+        raise UsageError("--ray-address goes with --runner ray")
     encoder = load_encoder(options["model"], **run_options(options)) if options["model"] else None
     if text is None:
         return _write(state, encoder, sources, Path(output or ""), options)
     if encoder is None:
         raise UsageError("name the model with --model")
+    if options["turns"]:
+        from bridge.rewrite import query_text
+
+        text = query_text(encoder, conversation_of(options["turns"], text), options["conversation"])
     return _show(state, encoder, text, query=options["query"])
 
 
@@ -112,17 +171,24 @@ def _write(
     from bridge.fit import fit
     from bridge.ingest import texts_of
     from bridge.sources import SourceOptions, open_source
+    from bridge.vectorfile import META_SUFFIX
 
+    make_runner = _runner_of(options)
     chosen = EncodeOptions(
         form=options["form"],
         text_fields=options["text_fields"] or TEXT_FIELDS,
         keep_source=options["keep_source"],
         scale=options["scale"],
+        preparation=_preparation(options),
         dead_letter=options["dead_letter"],
         fresh=options["fresh"],
     )
     if chosen.form == "anserini" and chosen.scale is None:
         state.say("Anserini reads weights as whole numbers: --scale 100 keeps two digits")
+    if chosen.form == "anserini":
+        state.say(
+            f"Anserini reads every JSON file of a folder: give it {output.name} without {output.name}{META_SUFFIX}"
+        )
     with (
         open_source(sources, SourceOptions(id_field=options["id_field"], id_from=options["id_from"])) as source,
         state.progress() as report,
@@ -130,9 +196,47 @@ def _write(
         if encoder is None:
             encoder = fit(texts_of(source, chosen.text_fields, report))
             state.say(f"no model was named: fitted {encoder.fingerprint} on the source itself")
-        summary = encode_file(source, output, encoder, chosen, say=state.say, report=report)
+        runner = make_runner(encoder) if make_runner else None
+        summary = encode_file(source, output, encoder, chosen, runner=runner, say=state.say, report=report)
     _summarize(state, summary)
     return 3 if summary.dead else 0
+
+
+def _preparation(options: dict[str, Any]) -> Preparation:
+    from bridge.prepare import Preparation
+    from bridge.prune import parse_pruning
+
+    pruning = parse_pruning(options["prune"]) if options["prune"] else None
+    return Preparation(options["passages"], options["passage_tokens"], options["overlap"], pruning)
+
+
+def _runner_of(options: dict[str, Any]) -> Callable[[Encoder], Runner] | None:
+    """What makes the runner for an encoder; None where this process encodes by itself.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+    """
+    workers = options["workers"] or 1
+    if options["runner"] == "ray":
+        try:
+            from bridge.runners.cluster import RayActors
+        except ImportError:
+            raise MissingExtra("--runner ray", "ray") from None
+        return lambda encoder: RayActors(_spec(encoder, options), workers, options["ray_address"])
+    if workers == 1:
+        return None
+    from bridge.runners.processes import Processes
+
+    return lambda encoder: Processes(_spec(encoder, options), workers)
+
+
+def _spec(encoder: Encoder, options: dict[str, Any]) -> ModelSpec:
+    """How a worker finds the model: as it was named, or where the one lies that was fitted for this run."""
+    from bridge.encode.load import ModelOrigin, cached_model
+    from bridge.runners.work import ModelSpec
+
+    model = options["model"] or cached_model(encoder.fingerprint)
+    return ModelSpec(ModelOrigin.of(model).model, run_options(options))
 
 
 def _summarize(state: State, /, summary: EncodeSummary) -> None:
@@ -144,5 +248,10 @@ def _summarize(state: State, /, summary: EncodeSummary) -> None:
         f"{summary.output}: {summary.encoded:,} of {summary.source:,} documents, {summary.active_terms:.1f} active "
         f"terms each ({summary.seconds:.1f} s, {rate:,.0f}/s)"
     )
+    if summary.passages is not None:
+        click.echo(f"{summary.passages:,} passages ({summary.preparation})")
+    if summary.pruned_terms is not None and summary.pruned_mass is not None:
+        removed = f"pruning removed {summary.pruned_terms:.1f} terms a document"
+        click.echo(f"{removed}, {100 * summary.pruned_mass:.1f} % of the mass")
     if summary.dead:
         click.echo(f"{summary.dead:,} documents could not be encoded; see {summary.dead_letter}", err=True)

@@ -1,0 +1,86 @@
+"""Several processes on this machine, each with the model; the GPUs in turn, the cores of a CPU shared out."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+from bridge.errors import BridgeError, SourceError
+from bridge.runners import worker
+from bridge.runners.work import Encoded, ModelSpec, Reading, Work
+
+_AHEAD = 2
+"""Batches a worker that are read and not yet written: one that it encodes, one that waits for it."""
+
+
+class Processes:
+    """A pool of `workers` new processes that load the model of `spec`; they end with the run, or with this process."""
+
+    def __init__(self, spec: ModelSpec, workers: int) -> None:
+        self.spec, self.workers = spec, workers
+
+    def run(self, reading: Reading, work: Work) -> Generator[Encoded, None, None]:
+        context = get_context("spawn")
+        threads = max(1, usable_cores() // self.workers)
+        alive, wanted = context.Pipe(duplex=False)
+        pool = ProcessPoolExecutor(
+            self.workers,
+            mp_context=context,
+            initializer=worker.start,
+            initargs=(context.Value("i", 0), alive, threads, pickle.dumps((self.spec, work))),
+        )
+        under_way: deque[Future[Encoded]] = deque()
+        try:
+            try:
+                for batch in reading.batches():
+                    # The pool starts its processes here. An interruption of the terminal goes to all of them, and is
+                    # this process's to answer.
+                    with _no_interruption():
+                        under_way.append(pool.submit(worker.encode, batch))
+                    if len(under_way) >= _AHEAD * self.workers:
+                        yield under_way.popleft().result()
+            except SourceError:
+                # What was read before it is not lost.
+                yield from _results(under_way)
+                raise
+            yield from _results(under_way)
+            pool.shutdown()
+        except BrokenProcessPool as error:
+            raise BridgeError(
+                "a worker process ended before its work was done (killed, perhaps for want of memory: fewer --workers "
+                "need less); the same command goes on there"
+            ) from error
+        finally:
+            # Whoever is still at work ends at once.
+            wanted.close()
+            pool.shutdown(cancel_futures=True)
+            alive.close()
+
+
+def _results(under_way: deque[Future[Encoded]]) -> Iterator[Encoded]:
+    while under_way:
+        yield under_way.popleft().result()
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, which in a container are fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _no_interruption() -> Iterator[None]:
+    """SIGINT held back; processes that are started meanwhile never get it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
