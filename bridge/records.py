@@ -30,7 +30,9 @@ TEXT_FIELDS = ("title", "text")
 HASH_FIELD = "bridge_content_hash"
 """The field that keeps a document's content hash, so that unchanged text is not encoded again."""
 
-Op = Literal["index", "delete"]
+Op = Literal["index", "delete", "update"]
+"""What a document of a source asks for; an `update` changes fields that are not encoded, and leaves the rest."""
+
 Ids = npt.NDArray[np.int32]
 Weights = npt.NDArray[np.float32]
 
@@ -95,6 +97,8 @@ class Doc:
     source: Mapping[str, Any]
     position: Position
     op: Op = "index"
+    version: int | None = None
+    """An external version: an older document never replaces a newer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,9 @@ class EncodedDoc:
     passages: Sequence[EncodedPassage] | None = None
     """Instead of `sparse`, where passages are nested."""
     op: Op = "index"
+    version: int | None = None
+    sent_before: bool = False
+    """An interrupted run sent it already: where it exists, that is why."""
 
 
 @dataclass(frozen=True, slots=True)

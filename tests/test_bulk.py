@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from bridge.errors import (
     EngineUnreachable,
     IndexNotFound,
     IndexReadOnly,
+    NotAnEngine,
     RequestTooLarge,
 )
 from bridge.records import BulkOutcome, EncodedDoc, Position, SparseVector
@@ -208,6 +209,30 @@ def test_no_more_than_in_flight_chunks_are_under_way_and_one_more_is_read() -> N
     assert seen == [16]
 
 
+def test_behind_a_chunk_that_is_stuck_the_others_go_on_and_do_not_pile_up() -> None:
+    index = FakeIndex()
+    gate = threading.Event()
+    read = 0
+
+    def first_is_stuck(body: bytes) -> list[Action]:
+        if b'"_id":"0"' in body:
+            gate.wait(5)
+        return index.send(body)
+
+    def documents() -> Iterator[EncodedDoc]:
+        nonlocal read
+        for document in docs(100):
+            read += 1
+            yield document
+
+    seen: list[int] = []
+    threading.Timer(0.3, lambda: (seen.append(read), gate.set())).start()
+    outcomes = list(sender(index, send=first_is_stuck, chunk_documents=5, in_flight=2).run(documents()))
+    assert results(outcomes) == [(str(i), "indexed") for i in range(100)]
+    # Twice as many chunks as may be under way, and one more, whose end the next document showed.
+    assert seen == [26]
+
+
 def test_the_later_document_of_an_id_is_what_stays() -> None:
     index = FakeIndex()
 
@@ -334,14 +359,216 @@ def test_an_item_that_the_engine_refuses_is_dead_with_its_reason_and_whole() -> 
     assert index.requests == [["0", "1", "2"]]
 
 
-@pytest.mark.parametrize(("status", "error"), [(403, IndexReadOnly), (403, EngineForbidden), (401, EngineForbidden)])
-def test_an_item_that_is_forbidden_ends_the_run_instead_of_burying_every_document(
-    status: int, error: type[Exception]
+@pytest.mark.parametrize(
+    ("status", "kind", "error"),
+    [
+        (403, "security_exception", EngineForbidden),
+        (401, "security_exception", EngineForbidden),
+        (404, "index_not_found_exception", IndexNotFound),
+        (400, "index_closed_exception", IndexNotFound),
+    ],
+)
+def test_an_item_that_waiting_does_not_mend_ends_the_run_instead_of_burying_every_document(
+    status: int, kind: str, error: type[Exception]
 ) -> None:
-    reason = "index [i] blocked by: [FORBIDDEN/8/index write (api)]; cluster_block" if error is IndexReadOnly else "no"
-    index = FakeIndex(answer=lambda action: {"status": status, "error": {"reason": reason}})
+    index = FakeIndex(answer=lambda action: {"status": status, "error": {"type": kind, "reason": "no"}})
     with pytest.raises(error):
         list(sender(index).run(docs(3)))
+
+
+WRITE_BLOCK = {"status": 403, "error": {"type": "cluster_block_exception",
+               "reason": "index [i] blocked by: [FORBIDDEN/8/index write (api)];"}}  # fmt: skip
+FULL_DISK = {"status": 429, "error": {"type": "cluster_block_exception", "reason": "index [i] blocked by: "
+             "[TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index has read-only-allow-delete block];"
+             }}  # fmt: skip
+QUEUE = {"status": 429, "error": {"type": "es_rejected_execution_exception", "reason": "rejected execution"}}
+RATE = {"status": 400, "error": {"type": "status_exception", "reason": "Error from remote service: Too many requests"}}
+
+
+@pytest.mark.parametrize("block", [WRITE_BLOCK, FULL_DISK], ids=["write", "disk"])
+def test_a_write_block_is_waited_for_and_said(block: Action) -> None:
+    index = FakeIndex()
+    left = 4
+    said: list[str] = []
+
+    def answer(action: Action) -> Action | None:
+        nonlocal left
+        left -= 1
+        return block if left >= 0 else None
+
+    index.answer = answer
+    options = BulkOptions()
+    one = BulkSender(index.send, body_of, index.hashes, options, sleep=lambda seconds: None, warn=said.append)
+    assert results(list(one.run(docs(2)))) == [("0", "indexed"), ("1", "indexed")]
+    assert len(said) == 1
+    assert said[0].startswith("the index takes no writes: index [i] blocked by: [")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "how"),
+    [
+        (WRITE_BLOCK, IndexReadOnly, {"patience": 0.01}),
+        (FULL_DISK, IndexReadOnly, {"block_patience": 0.01}),
+        (QUEUE, EngineBusy, {"patience": 0.01}),
+    ],
+    ids=["write", "disk", "queue"],
+)
+def test_what_is_put_off_for_too_long_ends_the_run_and_no_document_is_dead(
+    answer: Action, error: type[Exception], how: dict[str, float]
+) -> None:
+    index = FakeIndex(answer=lambda action: answer)
+    with pytest.raises(error, match="the same command goes on where this one stopped"):
+        list(BulkSender(index.send, body_of, index.hashes, BulkOptions(**how), sleep=time.sleep).run(docs(3)))
+
+
+def test_a_full_disk_is_waited_for_longer_than_a_queue() -> None:
+    index = FakeIndex()
+    started = time.monotonic()
+    index.answer = lambda action: FULL_DISK if time.monotonic() - started < 0.2 else None
+    one = sender(index, patience=0.01)
+    assert results(list(one.run([doc("a")]))) == [("a", "indexed")]
+
+
+def test_a_throttling_that_says_400_is_tried_again() -> None:
+    index = FakeIndex()
+    first = iter([RATE, RATE])
+    index.answer = lambda action: next(first, None)
+    (outcome,) = sender(index).run([doc("a")])
+    assert (outcome.result, outcome.attempts) == ("indexed", 3)
+
+
+def test_a_throttling_that_does_not_end_is_dead_with_its_reason() -> None:
+    index = FakeIndex(answer=lambda action: RATE if action["id"] == "1" else None)
+    outcomes = list(sender(index).run(docs(3)))
+    assert results(outcomes) == [("0", "indexed"), ("1", "dead"), ("2", "indexed")]
+    assert outcomes[1].reason == "the engine refused it (400): Error from remote service: Too many requests"
+
+
+def test_a_document_whose_text_speaks_of_throttling_is_dead_at_once() -> None:
+    reason = "failed to parse field [n] of type [long]. Preview of field's value: 'too many requests, throttled'"
+    error = {"type": "mapper_parsing_exception", "reason": reason}
+    index = FakeIndex(answer=lambda action: {"status": 400, "error": error})
+    (outcome,) = sender(index).run([doc("a")])
+    assert (outcome.result, outcome.attempts) == ("dead", 1)
+
+
+def test_a_request_that_is_put_off_again_and_again_goes_on_in_halves() -> None:
+    index = FakeIndex()
+
+    def four_at_most(body: bytes) -> list[Action]:
+        if len(list(parsed(body))) > 4:
+            raise EngineBusy("more than the memory allows", status=429)
+        return index.send(body)
+
+    outcomes = list(sender(index, send=four_at_most).run(docs(10)))
+    assert results(outcomes) == [(str(i), "indexed") for i in range(10)]
+
+
+def test_a_document_that_the_engine_never_takes_is_dead_and_the_rest_is_in() -> None:
+    index = FakeIndex()
+
+    def no_monster(body: bytes) -> list[Action]:
+        if b"monster" in body:
+            raise EngineBusy("more than the memory allows", status=429)
+        return index.send(body)
+
+    one = BulkSender(no_monster, body_of, index.hashes, BulkOptions(patience=0.3), sleep=lambda s: time.sleep(s / 100))
+    outcomes = list(one.run([doc("a"), doc("m", "monster"), doc("c")]))
+    assert results(outcomes) == [("a", "indexed"), ("m", "dead"), ("c", "indexed")]
+    assert "put off for 0.3 s: more than the memory allows" in str(outcomes[1].reason)
+
+
+# --- Answers that cannot be relied on -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda items: items[:-1],
+        lambda items: [*items, *items],
+        lambda items: [],
+        lambda items: [{"index": {"_id": "other", "status": 201}} for _ in items],
+        lambda items: ["half"],
+        lambda items: None,
+    ],
+    ids=["short", "twice", "empty", "another's", "no item", "nothing"],
+)
+def test_an_answer_that_is_not_this_requests_is_not_believed(wrong: Callable[[list[Action]], Any]) -> None:
+    index = FakeIndex()
+    first = iter([wrong])
+
+    def send(body: bytes) -> Any:
+        items = index.send(body)
+        return next(first, lambda same: same)(items)
+
+    one = sender(index, send=send, operation="create")
+    assert results(list(one.run([doc("a", "1"), doc("b", "2")]))) == [("a", "indexed"), ("b", "indexed")]
+    assert one.retried == 2
+
+
+def test_an_unreadable_answer_is_asked_for_again_but_not_for_ever() -> None:
+    index = FakeIndex()
+    one = sender(index, send=failing(index, *[NotAnEngine("a page")] * 3))
+    assert results(list(one.run([doc("a")]))) == [("a", "indexed")]
+    with pytest.raises(NotAnEngine):
+        list(sender(index, send=failing(index, *[NotAnEngine("a page")] * 30)).run([doc("b")]))
+
+
+# --- Versions, updates, pace --------------------------------------------------------------------------------
+
+
+def test_a_version_is_sent_and_a_newer_one_in_the_index_stays() -> None:
+    sent: list[dict[str, Any]] = []
+
+    def send(body: bytes) -> list[Action]:
+        sent.extend(json.loads(line) for line in body.splitlines()[::2])
+        return [{"index": {"_id": "a", "status": 201}}, {"index": {"_id": "b", **EXISTS}}]
+
+    documents = [replace(doc(name), version=7) for name in "ab"]
+    outcomes = list(BulkSender(send, body_of, lambda ids: {}, BulkOptions(operation="create")).run(documents))
+    assert [outcome.result for outcome in outcomes] == ["indexed", "unchanged"]
+    assert outcomes[1].reason == "the index has a newer version"
+    assert sent[0] == {"index": {"_id": "a", "version": 7, "version_type": "external_gte"}}
+
+
+def test_an_update_sends_only_what_changes() -> None:
+    sent: list[Any] = []
+
+    def send(body: bytes) -> list[Action]:
+        sent.extend(map(json.loads, body.splitlines()))
+        return [{"update": {"_id": "a", "status": 200}}]
+
+    (outcome,) = BulkSender(send, lambda document: document.source, lambda ids: {}).run([doc("a", "new", op="update")])
+    assert outcome.result == "indexed"
+    assert sent == [{"update": {"_id": "a", "retry_on_conflict": 3}}, {"doc": {"text": "new"}}]
+
+
+def test_what_an_interrupted_run_sent_counts_as_indexed() -> None:
+    index = FakeIndex(stored={"a": body_of(doc("a", "1"))})
+    documents = [replace(doc("a", "1"), sent_before=True), doc("b", "2")]
+    outcomes = list(sender(index, operation="create").run(documents))
+    assert results(outcomes) == [("a", "indexed"), ("b", "indexed")]
+
+
+def test_a_run_that_is_over_does_not_wait_for_what_is_put_off() -> None:
+    index = FakeIndex(answer=lambda action: QUEUE if action["id"] == "1" else None)
+    one = BulkSender(index.send, body_of, index.hashes, BulkOptions(chunk_documents=1, in_flight=2))
+    outcomes = one.run(docs(5))
+    assert next(outcomes).result == "indexed"
+    started = time.monotonic()
+    outcomes.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - started < 5
+
+
+def test_a_refusal_halves_what_is_sent_and_answers_bring_it_back() -> None:
+    index = FakeIndex()
+    busy = iter([QUEUE] * 100)
+    index.answer = lambda action: next(busy, None)
+    list(sender(index, chunk_documents=64, in_flight=1).run(docs(2000)))
+    sizes = [len(request) for request in index.requests]
+    assert sizes[0] == 64
+    assert min(sizes[2:-1]) <= 32
+    assert 64 in sizes[4:]
 
 
 @pytest.mark.parametrize("error", [EngineForbidden("401", status=401), IndexNotFound("gone", status=404)])
@@ -427,7 +654,7 @@ def test_a_document_that_is_put_off_beyond_all_patience_is_dead_and_the_rest_is_
     index = FakeIndex(answer=lambda action: TOO_MANY if action["id"] == "1" else None)
     outcomes = list(sender(index, patience=0.0).run(docs(3)))
     assert results(outcomes) == [("0", "indexed"), ("1", "dead"), ("2", "indexed")]
-    assert outcomes[1].reason == "the engine put it off for 0 s"
+    assert outcomes[1].reason == "the engine takes other documents, but this one was put off for 0 s: queue is full"
 
 
 def test_an_engine_that_is_away_beyond_all_patience_ends_the_run_with_its_error() -> None:
