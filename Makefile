@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 
-.PHONY: demo demo-projection test lint format bench docs clean help
+.PHONY: demo demo-projection test torture lint format bench docs clean help
 
 help:
 	@echo "make demo   see it work: environment, a real OpenSearch node, a small corpus"
 	@echo "make demo-projection   the same with a small dense encoder (torch and its weights are about 1 GB)"
 	@echo "make test   lint and every test, on real engines"
+	@echo "make torture   loads that are killed a hundred times, on a real node"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make bench  retrieval quality beside a peer, on the shared corpora"
 	@echo "make docs   check that the documentation matches the code"
@@ -48,6 +49,10 @@ demo-projection: $(VENV)/projection.stamp
 
 test: lint
 	$(BIN)/python -m pytest
+
+# A load killed a hundred times, on a real node: an hour or less.
+torture: $(VENV)/dev.stamp
+	BRIDGE_TORTURE=100 $(BIN)/python -m pytest tests/faults
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from bridge.encode.dense import DenseEncoder
 from bridge.encode.dense import Passage as TitledText
 from bridge.errors import DocumentError
 from bridge.indexmodel import IndexModel
+from bridge.journal import Journal
 from bridge.prepare import Prepared, prepare
 from bridge.records import (
     HASH_FIELD,
@@ -105,10 +106,14 @@ class Batches:
     dense: DenseEncoder | None = None
     vectors: VectorMeta | None = None
     """The source is files of vectors, which go in as they are."""
+    journal: Journal | None = None
+    """Is told what is about to be sent, and knows what an interrupted run had sent."""
     effects: deque[Effect | None] = field(default_factory=deque)
     """One an item that `documents` gave, and nobody has taken away yet."""
     sent: dict[str, None] = field(default_factory=dict)
     """The ids of the latest `most_under_way` documents that were sent, the oldest first."""
+    replayed: set[str] = field(default_factory=set)
+    """The ids of documents that an interrupted run had sent and that were met again."""
 
     def documents(self, skip: int, *, fresh: bool) -> Iterator[EncodedDoc | BulkOutcome]:
         """The source's items from `skip` on, encoded, in order; those that need no sending come as their outcome.
@@ -118,7 +123,9 @@ class Batches:
             fresh: the index is empty, so that nothing can be unchanged.
         """
         items = self.source.read(skip)
+        number = skip
         while batch := list(islice(items, BATCH)):
+            before = self._sent_before(batch, number)
             settled: dict[int, BulkOutcome] = {}
             found: dict[int, _Read] = {}
             for place, item in enumerate(batch):
@@ -130,14 +137,21 @@ class Batches:
                     except DocumentError as error:
                         settled[place] = _refused(item, error)
             if not fresh:
-                self._settle_unchanged(batch, found, settled)
+                self._settle_unchanged(batch, found, settled, before)
             encoded, effects = self._encoded(found, settled)
+            if self.journal:
+                self.journal.intend(number, [place not in settled for place in range(len(batch))])
+            number += len(batch)
             for place, item in enumerate(batch):
                 self.effects.append(effects.get(place))
                 if place in settled:
                     yield settled[place]
                 elif isinstance(item, Doc):
-                    yield encoded.get(place) or EncodedDoc(item.id or "", item.source, item.position, "", op=item.op)
+                    document = encoded.get(place)
+                    if document is None:
+                        yield EncodedDoc(item.id or "", item.source, item.position, "", op=item.op)
+                    else:
+                        yield replace(document, sent_before=True) if place in before else document
 
     def body(self, document: EncodedDoc) -> Mapping[str, Any]:
         """What the engine gets as `_source`."""
@@ -250,7 +264,25 @@ class Batches:
             return {}
         return dict(zip(texts, map(DenseVector, self.dense.encode_document(list(texts.values()))), strict=True))
 
-    def _settle_unchanged(self, batch: list[Item], found: dict[int, _Read], settled: dict[int, BulkOutcome]) -> None:
+    def _sent_before(self, batch: list[Item], number: int) -> set[int]:
+        """The places of those in `batch`, whose first has this number, that an interrupted run had sent.
+
+        Of several of one id only the first: the others met it there in that run, too.
+        """
+        found: set[int] = set()
+        for place, item in enumerate(batch):
+            if self.journal and number + place in self.journal.before and item.id and item.id not in self.replayed:
+                self.replayed.add(item.id)
+                found.add(place)
+        return found
+
+    def _settle_unchanged(
+        self,
+        batch: list[Item],
+        found: dict[int, _Read],
+        settled: dict[int, BulkOutcome],
+        before: set[int],
+    ) -> None:
         stored = self.hashes([read.doc.id for read in found.values() if read.doc.id])
         for place, item in enumerate(batch):
             if place in settled:
@@ -258,7 +290,7 @@ class Batches:
             name = item.id or ""
             # While an earlier document of that id may be under way, what is stored now is not what counts.
             if name not in self.sent and place in found and stored.get(name) == found[place].digest:
-                settled[place] = BulkOutcome(item.position, name, "unchanged")
+                settled[place] = BulkOutcome(item.position, name, "indexed" if place in before else "unchanged")
                 del found[place]
             else:
                 self.sent.pop(name, None)

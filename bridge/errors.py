@@ -6,6 +6,7 @@
     ├── UsageError                    exit 2   what was asked contradicts itself
     ├── SettingsError                 exit 2   the settings file or environment cannot be used
     ├── SourceError                   exit 1   a source cannot be opened or read at all
+    ├── TooManyDead                   exit 1   so many documents cannot go in that the run was stopped
     ├── DocumentError                 exit 3   one document cannot go in (becomes a dead letter)
     ├── CheckpointError               exit 1   a checkpoint does not belong to this run
     ├── EvaluationError               exit 1   judgements, queries or runs that cannot be compared
@@ -65,6 +66,10 @@ class SettingsError(BridgeError):
 
 class SourceError(BridgeError):
     """A source cannot be opened or read at all (one bad document is a `DocumentError`)."""
+
+
+class TooManyDead(BridgeError):
+    """So many of a source's documents cannot go in that going on would help nobody; what went in is in."""
 
 
 class DocumentError(BridgeError):

@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from bridge import register
-from bridge.batches import BATCH, Batches, Effect, Totals
+from bridge.batches import BATCH, Batches
 from bridge.bulk import BulkOptions, BulkSender
 from bridge.checkpoint import Checkpoint, check_same_run, read_checkpoint, write_checkpoint
 from bridge.deadletter import DeadLetterFile
@@ -27,17 +26,26 @@ from bridge.encode import Encoder, load_encoder
 from bridge.encode.dense import DenseEncoder, load_dense
 from bridge.encode.load import ModelOrigin
 from bridge.engines import Engine
-from bridge.errors import BridgeError, DocumentError, ModelMismatch, SourceError, UsageError
+from bridge.errors import (
+    DocumentError,
+    EngineError,
+    EngineForbidden,
+    IndexReadOnly,
+    ModelMismatch,
+    RequestRejected,
+    UsageError,
+)
 from bridge.fit import FitOptions, fit
 from bridge.indexmodel import IndexModel
+from bridge.journal import Journal
+from bridge.keeper import Keeper
+from bridge.loadsettings import begin_load, finish_load
 from bridge.modelstore import find_dense, find_model, save_dense, save_model
-from bridge.records import HASH_FIELD, TEXT_FIELDS, BulkOutcome, Doc, Progress, Report
+from bridge.records import HASH_FIELD, TEXT_FIELDS, Doc, Progress, Report
 from bridge.register import RegisterOptions
 from bridge.settings import data_folder
 from bridge.sources import Source, text_of
 from bridge.vectorfile import StoredEncoder, VectorMeta, source_fields
-
-CHECKPOINT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,8 @@ class IngestOptions:
     fresh: bool = False
     """Forget the checkpoint of an interrupted run and begin at the source's start."""
     bulk: BulkOptions = field(default_factory=BulkOptions)
+    error_budget: float = 0.5
+    """Stop when more than this share of the documents so far is dead, of 1,000 documents or more; 1 never does."""
     run: Mapping[str, Any] = field(default_factory=dict)
     """Device, precision and the rest, as `bridge.load_encoder` takes them."""
     vectors: VectorMeta | None = None
@@ -123,25 +133,32 @@ def ingest(
         found = engine.get_sources(index, list(ids), [HASH_FIELD])
         return {name: fields.get(HASH_FIELD) for name, fields in found.items()}
 
-    most_under_way = (options.bulk.in_flight + 2) * options.bulk.chunk_documents + BATCH
-    run = Batches(source, encoder, model, engine.product, hashes, most_under_way, dense, options.vectors)
+    # What the sender holds back behind a chunk that is stuck, the chunk that it fills, and the batch at hand.
+    most_under_way = (2 * options.bulk.in_flight + 2) * options.bulk.chunk_documents + BATCH
+    journal = Journal(journal_path(path))
+    fresh = position.operation == "create"
+    run = Batches(source, encoder, model, engine.product, hashes, most_under_way, dense, options.vectors, journal)
     sender = BulkSender(
         lambda body: engine.bulk(index, body),
         run.body,
         hashes,
-        replace(options.bulk, operation="create" if position.operation == "create" else "index"),
+        replace(options.bulk, operation="create" if fresh else "index"),
         warn=say,
     )
+    keeper = Keeper(engine, index, state, path, journal, letters, source, report, options.error_budget)
     try:
-        documents = run.documents(position.position, fresh=position.operation == "create")
-        position = _settle(sender.run(documents), run.effects, position, letters, path, source, report)
+        _begin_load(engine, index, fresh, say)
+        position = keeper.settle(sender.run(run.documents(position.position, fresh=fresh)), run.effects, position)
     except KeyboardInterrupt:
         say(f"interrupted; {path} remembers the place: the same command goes on there")
         raise
     finally:
         letters.close()
+        journal.close()
+        _finish(engine, index, say)
     engine.refresh(index)
     path.unlink(missing_ok=True)
+    journal.remove()
     return IngestSummary(
         source=position.position,
         indexed=position.indexed,
@@ -160,6 +177,22 @@ def ingest(
     )
 
 
+def _begin_load(engine: Engine, index: str, fresh: bool, say: Callable[[str], None]) -> None:
+    """Settings for the load, where this user may change them: documents go in without that, too."""
+    try:
+        begin_load(engine, index, fresh=fresh)
+    except (EngineForbidden, IndexReadOnly, RequestRejected) as error:
+        say(f"{index} keeps its refresh interval: {error}")
+
+
+def _finish(engine: Engine, index: str, say: Callable[[str], None]) -> None:
+    """Put the index's settings back, also when the run broke off; why it did must not be hidden."""
+    try:
+        finish_load(engine, index)
+    except EngineError as error:
+        say(f"{index} has still the settings of a load ({error}); bridge ingest {index} --finish puts them back")
+
+
 def _pruned(position: Checkpoint, model: IndexModel) -> dict[str, float]:
     """What pruning removed, where any was asked for and any document was encoded."""
     if not model.pruning or not position.prepared:
@@ -176,6 +209,11 @@ def checkpoint_path(engine: Engine, index: str, source: Source) -> Path:
     names = [str(Path(file.name).resolve()) for file in source.files]
     key = "\0".join([engine.info().cluster_uuid or engine.url, index, *names])
     return data_folder() / "checkpoints" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def journal_path(checkpoint: Path) -> Path:
+    """Where the journal of the same run lies."""
+    return checkpoint.with_suffix(".sent")
 
 
 def _prepare(
@@ -339,60 +377,10 @@ def _begin(
         check_same_run(there, now, path)
         say(f"going on with an interrupted run at document {there.position + 1:,} (--fresh starts over)")
         return there
+    journal_path(path).unlink(missing_ok=True)
     engine.refresh(index)
     if engine.count(index) == 0:
         now = msgspec.structs.replace(now, operation="create")
     # Written before the first document, so that a run that dies early is known to have begun as it did.
     write_checkpoint(path, now)
     return now
-
-
-def _settle(
-    outcomes: Iterator[BulkOutcome],
-    effects: deque[Effect | None],
-    position: Checkpoint,
-    letters: DeadLetterFile,
-    path: Path,
-    source: Source,
-    report: Report,
-) -> Checkpoint:
-    """Count outcomes, write dead letters, move the checkpoint; whatever ends this, the place is kept."""
-    counts = {
-        "indexed": position.indexed,
-        "unchanged": position.unchanged,
-        "deleted": position.deleted,
-        "dead": position.dead,
-    }
-    totals = Totals.of(position)
-    done = position.position
-    written = time.monotonic()
-
-    def here() -> Checkpoint:
-        return msgspec.structs.replace(
-            position, position=done, dead_letter_bytes=letters.sync(), **counts, **asdict(totals)
-        )
-
-    try:
-        for outcome in outcomes:
-            if outcome.result == "dead":
-                letters.append(outcome)
-            counts[outcome.result] += 1
-            # One was put there for each item, in the order in which outcomes come.
-            effect = effects.popleft()
-            if effect and outcome.result == "indexed":
-                totals.add(effect)
-            done += 1
-            if time.monotonic() - written >= CHECKPOINT_SECONDS:
-                write_checkpoint(path, here())
-                report(Progress("ingest", done, source.bytes_read, source.bytes_total))
-                written = time.monotonic()
-    except BaseException as failure:
-        # A second failure here must not hide the first; the older checkpoint stands, and is safe.
-        with contextlib.suppress(BridgeError):
-            write_checkpoint(path, here())
-        if isinstance(failure, OSError):
-            raise SourceError(
-                f"the run broke off at document {done + 1:,}: {failure}; the same command goes on there"
-            ) from failure
-        raise
-    return here()

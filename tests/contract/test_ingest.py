@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,8 +23,9 @@ from pyarrow import parquet
 from bridge.bulk import BulkOptions
 from bridge.checkpoint import read_checkpoint
 from bridge.engines import Engine
-from bridge.errors import ModelFormatError
+from bridge.errors import IndexConflict, IndexReadOnly, ModelFormatError
 from bridge.ingest import IngestOptions, IngestSummary, ingest
+from bridge.loadsettings import begin_load
 from bridge.modelstore import MODELS_INDEX, find_model
 from bridge.records import HASH_FIELD
 from bridge.sources import Item, Source, open_source
@@ -265,19 +267,147 @@ def test_what_the_engine_refuses_is_dead_with_its_reason_and_the_rest_goes_in(
     assert set(stored(engine, index)) == {"1", "3"}
 
 
-def test_a_write_blocked_index_ends_the_run_without_a_dead_letter(
-    load: Bridge, engine: Engine, index: str, tmp_path: Path
+def test_a_write_blocked_index_is_waited_for(load: Bridge, engine: Engine, index: str, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", numbered(20))
+    load(str(jsonl(tmp_path / "b.jsonl", [{"_id": "x", "text": "x"}])))
+    engine.put_settings(index, {"index.blocks.write": True})
+    unblock = threading.Timer(2.0, engine.put_settings, (index, {"index.blocks.write": None}))
+    unblock.start()
+    code, out, err = load(str(path))
+    unblock.join()
+    assert (code, counts(out)) == (0, {"source": 20, "indexed": 20})
+    assert f"the index takes no writes: index [{index}] blocked by: [FORBIDDEN/8/index write (api)]" in err
+    assert not (tmp_path / f"{index}.dead-letter.jsonl").exists()
+
+
+def test_a_write_block_that_stays_ends_the_run_without_a_dead_letter(
+    load: Bridge, engine: Engine, index: str, model: str, tmp_path: Path
 ) -> None:
     path = jsonl(tmp_path / "a.jsonl", numbered(20))
     load(str(jsonl(tmp_path / "b.jsonl", [{"_id": "x", "text": "x"}])))
     engine.put_settings(index, {"index.blocks.write": True})
-    code, out, err = load(str(path))
-    assert (code, out) == (1, "")
-    assert "blocked for writing" in err
+    options = IngestOptions(model=model, bulk=BulkOptions(patience=0.1))
+    with open_source([str(path)]) as source, pytest.raises(IndexReadOnly, match="goes on where this one stopped"):
+        ingest(engine, index, source, options)
     assert not (tmp_path / f"{index}.dead-letter.jsonl").exists()
     engine.put_settings(index, {"index.blocks.write": None})
     code, out, _ = load(str(path))
     assert (code, counts(out)) == (0, {"source": 20, "indexed": 20})
+
+
+# --- The index while documents are sent to it ---------------------------------------------------------------
+
+
+def refresh_interval(engine: Engine, index: str) -> str | None:
+    return engine.require_index(index).settings.get("index.refresh_interval")
+
+
+def test_the_refresh_interval_is_put_back_whatever_ends_the_load(
+    load: Bridge, engine: Engine, index: str, model: str, tmp_path: Path
+) -> None:
+    path = jsonl(tmp_path / "a.jsonl", numbered(400))
+    seen = []
+
+    class Looking(Interrupted):
+        def read(self, skip: int = 0) -> Any:
+            for item in super().read(skip):
+                if not seen:
+                    seen.append(refresh_interval(engine, index))
+                yield item
+
+    with open_source([str(path)]) as source:
+        interrupted = Looking(source.files, source.options)
+        interrupted.after = 200
+        with pytest.raises(KeyboardInterrupt):
+            ingest(engine, index, interrupted, IngestOptions(model=model, bulk=SMALL_CHUNKS))
+    assert (seen, refresh_interval(engine, index)) == (["-1"], None)
+    engine.put_settings(index, {"index.refresh_interval": "7s"})
+    assert load(str(path))[0] == 0
+    assert refresh_interval(engine, index) == "7s"
+
+
+def test_what_a_crashed_load_has_left_is_put_back_by_finish(
+    load: Bridge, bridge: Bridge, engine: Engine, index: str, tmp_path: Path, opensearch_url: str
+) -> None:
+    load(str(jsonl(tmp_path / "a.jsonl", numbered(20))))
+    engine.put_settings(index, {"index.refresh_interval": "7s"})
+    begin_load(engine, index, fresh=True)
+    assert refresh_interval(engine, index) == "-1"
+    code, out, _ = bridge("ingest", index, "--finish", url=opensearch_url)
+    assert (code, out) == (0, f"{index} has its settings back\n")
+    assert refresh_interval(engine, index) == "7s"
+    assert (
+        bridge("ingest", index, "--finish", url=opensearch_url)[1] == f"{index} has its own settings: nothing to do\n"
+    )
+
+
+def test_an_index_that_is_replaced_meanwhile_ends_the_run(
+    engine: Engine, index: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.keeper.CHECKPOINT_SECONDS", 0.0)
+    path = jsonl(tmp_path / "a.jsonl", numbered(400))
+
+    class Replacing(Interrupted):
+        def read(self, skip: int = 0) -> Any:
+            for count, item in enumerate(super().read(skip)):
+                if count == 200:
+                    engine.delete_index(index)
+                    engine.create_index(index, {})
+                yield item
+
+    with open_source([str(path)]) as source:
+        replacing = Replacing(source.files, source.options)
+        replacing.after = 10_000
+        with pytest.raises(IndexConflict, match="is another one now"):
+            ingest(engine, index, replacing, IngestOptions(model=model, bulk=SMALL_CHUNKS))
+
+
+def test_a_source_of_which_most_is_dead_is_given_up_early(load: Bridge, index: str, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"_id": str(i), "text": "x" if i % 3 == 0 else ""} for i in range(3000)])
+    code, out, err = load(str(path))
+    assert (code, out) == (1, "")
+    assert "of the first 1,0" in err
+    assert "--error-budget 1 goes on all the same" in err
+    code, out, _ = load(str(path), "--error-budget", "1")
+    assert (code, counts(out)) == (3, {"source": 3000, "indexed": 1000, "dead": 2000})
+
+
+# --- Dead letters ---------------------------------------------------------------------------------------------
+
+
+def test_dead_letters_are_shown_and_tried_again(
+    load: Bridge, bridge: Bridge, engine: Engine, index: str, model: str, tmp_path: Path, opensearch_url: str
+) -> None:
+    documents = [*numbered(20), {"_id": "late", "text": ""}, {"_id": "never", "text": " "}, {"text": "no id"}]
+    path = jsonl(tmp_path / "a.jsonl", documents)
+    with path.open("a") as file:
+        file.write("not json\n")
+    assert load(str(path))[0] == 3
+    letters = tmp_path / f"{index}.dead-letter.jsonl"
+    code, out, err = bridge("dead-letter", "show", str(letters))
+    assert code == 0
+    assert "no id: no id: field _id is missing" in out
+    assert "4 documents in" in err
+    # Mended by hand, as a user would.
+    mended = letters.read_text().replace(
+        '"id":"late","reason":"its text is empty (text)","document":{"text":""}',
+        '"id":"late","reason":"its text is empty (text)","document":{"text":"now"}',
+    )
+    letters.write_text(mended)
+    code, out, _ = bridge("dead-letter", "retry", str(letters), "--model", model, "--json", url=opensearch_url)
+    assert (code, counts(out)) == (3, {"source": 4, "indexed": 1, "dead": 3})
+    left = [json.loads(line) for line in letters.read_text().splitlines()]
+    assert [(letter["id"], letter["line"]) for letter in left] == [("never", 22), (None, 23), (None, 24)]
+    assert left[2]["document"] == "not json"
+    assert not letters.with_name(letters.name + ".rest").exists()
+    engine.refresh(index)
+    assert engine.count(index) == 21
+
+
+def test_a_file_of_something_else_is_no_dead_letter(fails: Callable[..., str], tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"_id": "x", "text": "x"}])
+    assert "is not a dead letter" in fails(1, "dead-letter", "show", str(path))
+    assert "name it with --index" in fails(2, "dead-letter", "retry", str(path))
 
 
 # --- Sources through the command line -----------------------------------------------------------------------
@@ -429,7 +559,7 @@ def test_a_damaged_checkpoint_is_one_clear_line_and_fresh_recovers(
 ) -> None:
     path = jsonl(tmp_path / "a.jsonl", numbered(400))
     break_off(engine, index, path, 300, IngestOptions(model=model, bulk=SMALL_CHUNKS))
-    (checkpoint,) = (home / "data" / "checkpoints").iterdir()
+    (checkpoint,) = (home / "data" / "checkpoints").glob("*.json")
     checkpoint.write_bytes(checkpoint.read_bytes()[:20])
     code, out, err = load(str(path))
     assert (code, out) == (1, "")

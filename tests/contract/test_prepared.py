@@ -268,7 +268,7 @@ def test_an_interrupted_run_counts_what_was_prepared_before(
     engine: Engine, index: str, model: Path, corpus: Path, opensearch_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridge.batches.BATCH", 5)
-    monkeypatch.setattr("bridge.ingest.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("bridge.keeper.CHECKPOINT_SECONDS", 0.0)
     letters = corpus.with_suffix(".dead")
     options = IngestOptions(model=str(model), register=NESTED, dead_letter=letters)
     options = replace(options, bulk=replace(options.bulk, chunk_documents=4, in_flight=1))

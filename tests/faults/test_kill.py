@@ -87,7 +87,7 @@ def undisturbed(home: Home, module_engine: Engine) -> Iterator[tuple[State, dict
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("seed", "point", "count"), kills(RUNS))
+@pytest.mark.parametrize(("seed", "point", "count"), list(kills(RUNS)))
 def test_a_killed_load_that_is_resumed_ends_like_one_that_was_left_alone(
     seed: int, point: str, count: int, home: Home, undisturbed: tuple[State, dict[str, Any]], engine: Engine, index: str
 ) -> None:
