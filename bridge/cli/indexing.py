@@ -22,13 +22,13 @@ from bridge.cli.common import (
     pass_state,
     run_options,
 )
+from bridge.errors import UsageError
 from bridge.records import TEXT_FIELDS
 
 if TYPE_CHECKING:
     from bridge.fit import FitOptions
     from bridge.ingest import IngestSummary
     from bridge.register import RegisterOptions
-    from bridge.sources import Source
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -236,7 +236,7 @@ def register(
 
 @click.command(cls=BridgeCommand, short_help="Encode documents and bring them into an index.")
 @click.argument("index")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
 @click.option(
     "--model",
     metavar="MODEL",
@@ -255,6 +255,15 @@ def register(
     help="Where documents that cannot go in are kept, with the reason. Default: INDEX.dead-letter.jsonl here.",
 )
 @click.option("--fresh", is_flag=True, help="Forget the checkpoint of an interrupted run and begin at the start.")
+@click.option("--finish", is_flag=True, help="Load nothing; put back the index's settings after a load that crashed.")
+@click.option(
+    "--error-budget",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    metavar="SHARE",
+    help="Stop when more than this share of the documents is dead, after the first 1,000; 1 never stops.",
+)
 @click.option(
     "--chunk-documents",
     type=click.IntRange(1),
@@ -291,6 +300,10 @@ def ingest(state: State, /, index: str, sources: tuple[str, ...], **options: Any
     from bridge.sources import SourceOptions, open_source
     from bridge.vectorfile import ID_FIELD, shared_meta
 
+    if options["finish"]:
+        return _finish(state, index, sources)
+    if not sources:
+        raise UsageError("name a source to ingest")
     text_fields = options["text_fields"] or None
     chosen = IngestOptions(
         model=options["model"],
@@ -299,6 +312,7 @@ def ingest(state: State, /, index: str, sources: tuple[str, ...], **options: Any
         fit=_fitting(options),
         dead_letter=options["dead_letter"],
         fresh=options["fresh"],
+        error_budget=options["error_budget"],
         dense=options["dense"],
         run=run_options(options) | ({"teacher": options["teacher"]} if options["teacher"] else {}),
         bulk=BulkOptions(chunk_documents=options["chunk_documents"], chunk_bytes=options["chunk_bytes"]),
@@ -313,17 +327,33 @@ def ingest(state: State, /, index: str, sources: tuple[str, ...], **options: Any
         report = stack.enter_context(state.progress())
         started = time.monotonic()
         summary = run(engine, index, source, chosen, say=state.say, report=report)
-    _show_summary(state, index, source, summary, time.monotonic() - started)
+    show_summary(state, index, source.name, summary, time.monotonic() - started)
     return 3 if summary.dead else 0
 
 
-def _show_summary(state: State, /, index: str, source: Source, summary: IngestSummary, seconds: float) -> None:
+def _finish(state: State, /, index: str, sources: tuple[str, ...]) -> int:
+    from bridge.loadsettings import finish_load
+
+    if sources:
+        raise UsageError("--finish loads nothing; leave the sources out")
+    with state.connect() as engine:
+        changed = finish_load(engine, index)
+        engine.refresh(index)
+    if state.json:
+        state.out({"index": index, "restored": changed})
+    else:
+        click.echo(f"{index} has its settings back" if changed else f"{index} has its own settings: nothing to do")
+    return 0
+
+
+def show_summary(state: State, /, index: str, source: str, summary: IngestSummary, seconds: float) -> None:
+    """Print what a load came to, and where its dead letters are."""
     if state.json:
         state.out({key: value for key, value in msgspec.to_builtins(summary).items() if value is not None})
     else:
         rate = summary.source / seconds if seconds else 0.0
         click.echo(
-            f"{index}: {summary.source:,} documents from {source.name}: {summary.indexed:,} indexed, "
+            f"{index}: {summary.source:,} documents from {source}: {summary.indexed:,} indexed, "
             f"{summary.unchanged:,} unchanged, {summary.deleted:,} deleted, {summary.dead:,} dead "
             f"({summary.seconds:.1f} s, {rate:,.0f}/s){_prepared(summary)}"
         )

@@ -9,6 +9,16 @@ Everything is streamed: memory depends on the longest record, not on the source.
 
 from bridge.sources.documents import Item, SourceOptions, content_hash, text_of
 from bridge.sources.files import FORMS, SourceFile
-from bridge.sources.reading import Source, open_source
+from bridge.sources.reading import Source, open_letters, open_source
 
-__all__ = ["FORMS", "Item", "Source", "SourceFile", "SourceOptions", "content_hash", "open_source", "text_of"]
+__all__ = [
+    "FORMS",
+    "Item",
+    "Source",
+    "SourceFile",
+    "SourceOptions",
+    "content_hash",
+    "open_letters",
+    "open_source",
+    "text_of",
+]

@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal
 from bridge.errors import SourceError
 from bridge.sources.streams import MAGIC, Compression, Cursor, Spool, decompressed
 
-Format = Literal["jsonl", "csv", "tsv", "parquet"]
+Format = Literal["jsonl", "csv", "tsv", "parquet", "letters"]
 
 FORMS = ".jsonl .ndjson .json .csv .tsv .parquet (each also .gz or .zst), a glob, a BEIR folder, or - for stdin"
 STDIN = "<stdin>"

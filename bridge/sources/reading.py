@@ -14,6 +14,7 @@ from bridge.sources.delimited import read_delimited
 from bridge.sources.documents import Item, SourceOptions
 from bridge.sources.files import STDIN, Format, SourceFile, resolve
 from bridge.sources.jsonl import read_jsonl
+from bridge.sources.letters import letters_file, read_letters
 from bridge.sources.parquet import read_parquet
 from bridge.sources.streams import Cursor
 
@@ -24,6 +25,7 @@ _READERS: dict[Format, Reader] = {
     "csv": read_delimited,
     "tsv": read_delimited,
     "parquet": read_parquet,
+    "letters": read_letters,
 }
 
 
@@ -114,3 +116,11 @@ def open_source(
             key = file.name if file.spool else str(Path(file.name).resolve())
             files.setdefault(key, file)
     return Source(list(files.values()), options)
+
+
+def open_letters(
+    path: Path,
+    options: SourceOptions = SourceOptions(),  # noqa: B008 - frozen
+) -> Source:
+    """The documents of a dead-letter file as a source. Raises `SourceError` where it cannot be opened."""
+    return Source([letters_file(path)], options)
