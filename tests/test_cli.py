@@ -93,6 +93,7 @@ def test_the_commands_are_those_of_the_contract():
         "bridge search", "bridge evaluate", "bridge node", "bridge node start", "bridge node stop",
         "bridge node status", "bridge node logs", "bridge node reset", "bridge encode", "bridge export",
         "bridge models", "bridge models list", "bridge models show",
+        "bridge dead-letter", "bridge dead-letter show", "bridge dead-letter retry",
     }  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def cli() -> None:
     bridge search articles "a question"          ask
     bridge rewrite "a question" --index articles the query alone, for your own client
 
-    Exit codes: 0 done; 1 failed; 2 usage; 3 done, but documents are in the dead-letter file; 4 engine not
+    Exit codes: 0 done; 1 failed; 2 usage; 3 done, but some documents are dead letters; 4 engine not
     reached or not allowed; 5 model and index do not match; 130 interrupted, resumable.
     """
 

@@ -303,7 +303,7 @@ def ingest(state: State, /, index: str, sources: tuple[str, ...], **options: Any
     if options["finish"]:
         return _finish(state, index, sources)
     if not sources:
-        raise UsageError("name a source to ingest")
+        raise click.MissingParameter(ctx=click.get_current_context(), param_hint="'SOURCE...'", param_type="argument")
     text_fields = options["text_fields"] or None
     chosen = IngestOptions(
         model=options["model"],

@@ -123,8 +123,8 @@ def test_a_batch_that_kills_every_actor_ends_the_run(corpus: Path, splade: Path,
     finally:
         done.set()
         killer.join()
-    # One more may have begun with the next batch.
-    assert MAX_ATTEMPTS <= len(killed) <= MAX_ATTEMPTS + 2
+    # More may have died before they began a batch; those do not count.
+    assert len(killed) >= MAX_ATTEMPTS
     write(corpus, output, splade)
     assert whole.read_bytes() == output.read_bytes()
 
