@@ -20,7 +20,6 @@ import argparse
 import hashlib
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,18 +29,16 @@ import numpy as np
 import scipy.sparse as sp
 from rich.console import Console
 from rich.table import Table
+from through import engine_run
 
 import bridge.encode.dense as dense
-from bridge.cli.measuring import measure
 from bridge.encode.base import Encoder
-from bridge.engines import Engine, open_engine
+from bridge.engines import open_engine
 from bridge.errors import BridgeError
-from bridge.evaluate import Evaluation, Judged, Run, compare, read_judged
+from bridge.evaluate import Judged, Run, compare, read_judged
 from bridge.fit import FitOptions
-from bridge.ingest import IngestOptions, ingest
 from bridge.records import Doc, Hit, SparseVector
 from bridge.resolve import connect
-from bridge.rewrite import QueryRewriter
 from bridge.settings import load_settings
 from bridge.sources import open_source, text_of
 
@@ -85,24 +82,6 @@ class Remembering:
                     np.savez(file, names=np.array(part), embeddings=made)
                 half.replace(half.with_suffix(".npz"))
         return np.stack([self._known[name] for name in names])
-
-
-def engine_run(engine: Engine, folder: Path, judged: Judged, fit: FitOptions) -> tuple[Evaluation, Run, Encoder, float]:
-    """Fit, ingest and ask through the engine; also the seconds of the ingest, fitting included."""
-    index = f"projection-{folder.name.replace('_', '-')}"
-    if engine.get_index(index):
-        engine.delete_index(index)
-    with tempfile.TemporaryDirectory() as scratch, open_source([str(folder)]) as source:
-        options = IngestOptions(fit=fit, dead_letter=Path(scratch) / "dead-letter.jsonl", fresh=True)
-        summary = ingest(engine, index, source, options)
-    if summary.dead:
-        print(f"{folder.name}: {summary.dead} documents did not go in", file=sys.stderr)
-    rewriter = QueryRewriter.for_index(engine, index)
-    try:
-        evaluation, run = measure(engine, index, rewriter, judged, lambda done, total: None)
-    finally:
-        engine.delete_index(index)
-    return evaluation, run, rewriter.encoder, summary.seconds
 
 
 def exact_runs(folder: Path, judged: Judged, lexical: Encoder, teacher: Any) -> tuple[Run, Run]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,16 +20,13 @@ import bm25s
 import Stemmer
 from rich.console import Console
 from rich.table import Table
+from through import engine_run
 
-from bridge.cli.measuring import measure
-from bridge.engines import Engine
 from bridge.errors import BridgeError
-from bridge.evaluate import Evaluation, Judged, Run, compare, read_judged
+from bridge.evaluate import Judged, Run, compare, read_judged
 from bridge.fit import FitOptions
-from bridge.ingest import IngestOptions, ingest
 from bridge.records import Doc, Hit
 from bridge.resolve import connect
-from bridge.rewrite import QueryRewriter
 from bridge.settings import load_settings
 from bridge.sources import open_source, text_of
 
@@ -44,24 +40,6 @@ COLUMNS = (
     *("corpus", "queries", "bm25s", "bridge", "difference", "95 % interval"),
     *("stemmer", "terms", "FLOPS", "ingest s"),
 )
-
-
-def bridge_run(engine: Engine, folder: Path, judged: Judged, fit: FitOptions) -> tuple[Evaluation, Run, str, float]:
-    """Ingest and ask through the engine; also the model's language and the seconds of the ingest."""
-    index = f"quality-{folder.name.replace('_', '-')}"
-    if engine.get_index(index):
-        engine.delete_index(index)
-    with tempfile.TemporaryDirectory() as scratch, open_source([str(folder)]) as source:
-        options = IngestOptions(fit=fit, dead_letter=Path(scratch) / "dead-letter.jsonl", fresh=True)
-        summary = ingest(engine, index, source, options)
-    if summary.dead:
-        print(f"{folder.name}: {summary.dead} documents did not go in", file=sys.stderr)
-    rewriter = QueryRewriter.for_index(engine, index)
-    try:
-        evaluation, run = measure(engine, index, rewriter, judged, lambda done, total: None)
-    finally:
-        engine.delete_index(index)
-    return evaluation, run, rewriter.encoder.card.stemmer or "none", summary.seconds
 
 
 def bm25s_run(folder: Path, judged: Judged, stemmer: str | None) -> Run:
@@ -103,7 +81,8 @@ def main() -> int:
             judged = read_judged(folder)
             started = time.monotonic()
             fit = FitOptions(language=arguments.language, tokenizer=arguments.tokenizer)
-            evaluation, run, stemmer, seconds = bridge_run(engine, folder, judged, fit)
+            evaluation, run, encoder, seconds = engine_run(engine, folder, judged, fit)
+            stemmer = encoder.card.stemmer or "none"
             peer = bm25s_run(folder, judged, CORPORA.get(folder.name, arguments.stemmer))
             row = compare(judged.qrels, peer, run).rows["ndcg@10"]
             print(f"{name}: {time.monotonic() - started:.1f} s", file=sys.stderr)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,16 +44,12 @@ class Journal:
         bits = sum(1 << place for place, one in enumerate(sent) if one)
         line = b"%d %x\n" % (first, bits)
         self._batches.append((first, first + len(sent), line))
-        try:
+        with self._writing():
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 # Unbuffered: what was written outlives the process.
                 self._file = self._path.open("ab", buffering=0)
             self._file.write(line)
-        except OSError as error:
-            raise CheckpointError(
-                f"{self._path} cannot be written: {error.strerror}; make room there and run it again"
-            ) from error
 
     def settled(self, position: int) -> None:
         """The checkpoint stands at `position`: earlier intents are no longer needed."""
@@ -60,13 +57,9 @@ class Journal:
             self._batches.popleft()
         # Rewritten under its name: shorter than a batch of the source, and half of it is as good as less of it.
         if self._file is not None:
-            try:
+            with self._writing():
                 self._file.truncate(0)
                 self._file.write(b"".join(line for _, _, line in self._batches))
-            except OSError as error:
-                raise CheckpointError(
-                    f"{self._path} cannot be written: {error.strerror}; make room there and run it again"
-                ) from error
 
     def close(self) -> None:
         """Keep the file for the run that goes on."""
@@ -78,6 +71,15 @@ class Journal:
         """The run is over."""
         self.close()
         self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"{self._path} cannot be written: {error.strerror}; make room there and run it again"
+            ) from error
 
 
 def _read(path: Path) -> Iterator[tuple[int, int, bytes]]:

@@ -97,8 +97,6 @@ class Doc:
     source: Mapping[str, Any]
     position: Position
     op: Op = "index"
-    version: int | None = None
-    """An external version: an older document never replaces a newer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +133,7 @@ class EncodedDoc:
     """Instead of `sparse`, where passages are nested."""
     op: Op = "index"
     version: int | None = None
+    """An external version: an older document never replaces a newer one."""
     sent_before: bool = False
     """An interrupted run sent it already: where it exists, that is why."""
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from bridge.engines import Engine
     from bridge.records import Progress
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @dataclass(slots=True)
@@ -194,6 +197,55 @@ def model_options(command: Any) -> Any:
 def run_options(options: dict[str, Any]) -> dict[str, Any]:
     """The values of `model_options`, as `bridge.load_encoder` takes them."""
     return {name: options[name] for name in _MODEL_OPTIONS}
+
+
+def all_of(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """Several options as one decorator, in the order in which `--help` shows them."""
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+passage_option = partial(click.option, cls=SectionOption, section="Long texts and pruning")
+"""An option of that section."""
+
+
+def cut_options(passages: str | None = None, overlap: int | None = None) -> Callable[[Any], Any]:
+    """How texts are cut, with these defaults; None where an index may remember it."""
+    return all_of(
+        passage_option(
+            "--passages", type=click.Choice(["whole", "merge", "nested"]), default=passages,
+            show_default=passages is not None,
+            help="whole: what the model reads of a text; merge: the maximum over its passages; nested: each passage's "
+            "own.",
+        ),
+        passage_option(
+            "--passage-tokens", type=click.IntRange(1), metavar="N",
+            help="A passage's longest, in the model's tokens; by default what the model reads.",
+        ),
+        passage_option(
+            "--overlap", type=click.IntRange(0), default=overlap, metavar="N",
+            help="Tokens of a passage that come again in the next.",
+        ),
+    )  # fmt: skip
+
+
+prune_option = passage_option(
+    "--prune",
+    metavar="METHOD=VALUE,...",
+    help="Drop the lightest tokens of each vector: top-k, max-ratio, alpha-mass or threshold.",
+)
+
+
+def pruning_removed(terms: float | None, mass: float | None) -> str | None:
+    """What pruning removed, in words: the mean number of terms a document, and the share of all weight."""
+    if terms is None or mass is None:
+        return None
+    return f"pruning removed {terms:.1f} terms a document, {100 * mass:.1f} % of the mass"
 
 
 class BridgeCommand(click.Command):

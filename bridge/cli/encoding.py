@@ -11,7 +11,17 @@ import msgspec
 import numpy as np
 
 from bridge.cli.asking import conversation_of, conversation_option, turn_option
-from bridge.cli.common import BridgeCommand, SectionOption, State, model_options, pass_state, run_options
+from bridge.cli.common import (
+    BridgeCommand,
+    SectionOption,
+    State,
+    cut_options,
+    model_options,
+    pass_state,
+    prune_option,
+    pruning_removed,
+    run_options,
+)
 from bridge.errors import MissingExtra, UsageError
 from bridge.records import TEXT_FIELDS
 
@@ -23,7 +33,6 @@ if TYPE_CHECKING:
     from bridge.prepare import Preparation
     from bridge.runners.work import ModelSpec, Runner
 
-_passage_option = partial(click.option, cls=SectionOption, section="Long texts and pruning")
 _worker_option = partial(click.option, cls=SectionOption, section="Workers")
 
 
@@ -74,27 +83,8 @@ _worker_option = partial(click.option, cls=SectionOption, section="Workers")
     help="Where documents that cannot be encoded are kept. Default: FILE.dead-letter.jsonl.",
 )
 @click.option("--fresh", is_flag=True, help="Forget what an interrupted run has written.")
-@_passage_option(
-    "--passages",
-    type=click.Choice(["whole", "merge", "nested"]),
-    default="whole",
-    show_default=True,
-    help="whole: what the model reads of a text; merge: the maximum over its passages; nested: each passage's own.",
-)
-@_passage_option(
-    "--passage-tokens",
-    type=click.IntRange(1),
-    metavar="N",
-    help="A passage's longest, in the model's tokens; by default what the model reads.",
-)
-@_passage_option(
-    "--overlap", type=click.IntRange(0), default=0, metavar="N", help="Tokens of a passage that come again in the next."
-)
-@_passage_option(
-    "--prune",
-    metavar="METHOD=VALUE,...",
-    help="Drop the lightest tokens of each vector: top-k, max-ratio, alpha-mass or threshold.",
-)
+@cut_options(passages="whole", overlap=0)
+@prune_option
 @_worker_option(
     "--runner",
     type=click.Choice(["local", "ray"]),
@@ -250,8 +240,7 @@ def _summarize(state: State, /, summary: EncodeSummary) -> None:
     )
     if summary.passages is not None:
         click.echo(f"{summary.passages:,} passages ({summary.preparation})")
-    if summary.pruned_terms is not None and summary.pruned_mass is not None:
-        removed = f"pruning removed {summary.pruned_terms:.1f} terms a document"
-        click.echo(f"{removed}, {100 * summary.pruned_mass:.1f} % of the mass")
+    if removed := pruning_removed(summary.pruned_terms, summary.pruned_mass):
+        click.echo(removed)
     if summary.dead:
         click.echo(f"{summary.dead:,} documents could not be encoded; see {summary.dead_letter}", err=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -17,9 +16,14 @@ from bridge.cli.common import (
     BridgeCommand,
     SectionOption,
     State,
+    all_of,
+    cut_options,
     error_line,
     model_options,
     pass_state,
+    passage_option,
+    prune_option,
+    pruning_removed,
     run_options,
 )
 from bridge.errors import UsageError
@@ -30,24 +34,13 @@ if TYPE_CHECKING:
     from bridge.ingest import IngestSummary
     from bridge.register import RegisterOptions
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
 _text_field = click.option(
     "--text-field", "text_fields", multiple=True, metavar="FIELD",
     help="A field whose text is encoded; may be repeated. Default: title and text, those that are there.",
 )  # fmt: skip
 
 
-def _all_of(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    def add(command: _Command) -> _Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-_id_options = _all_of(
+_id_options = all_of(
     click.option("--id-field", default="_id", show_default=True, metavar="FIELD", help="The field that holds the id."),
     click.option(
         "--id-from", type=click.Choice(["field", "content"]), default="field", show_default=True,
@@ -56,7 +49,7 @@ _id_options = _all_of(
 )  # fmt: skip
 
 _index_option = partial(click.option, cls=SectionOption, section="The index")
-_index_options = _all_of(
+_index_options = all_of(
     _index_option(
         "--kind", type=click.Choice(["rank_features", "sparse_vector"]),
         help="The vector field's type; by default the best that the engine has for raw vectors.",
@@ -80,30 +73,16 @@ _index_options = _all_of(
     ),
 )  # fmt: skip
 
-_passage_option = partial(click.option, cls=SectionOption, section="Long texts and pruning")
-_passage_options = _all_of(
-    _passage_option(
-        "--passages", type=click.Choice(["whole", "merge", "nested"]),
-        help="whole: what the model reads of a text; merge: the maximum over its passages; nested: each passage's own.",
-    ),
-    _passage_option(
-        "--passage-tokens", type=click.IntRange(1), metavar="N",
-        help="A passage's longest, in the model's tokens; by default what the model reads.",
-    ),
-    _passage_option(
-        "--overlap", type=click.IntRange(0), metavar="N", help="Tokens of a passage that come again in the next."
-    ),
-    _passage_option(
+_passage_options = all_of(
+    cut_options(),
+    passage_option(
         "--passage-field", default="passages", show_default=True, metavar="FIELD", help="The nested passages' field."
     ),
-    _passage_option(
-        "--prune", metavar="METHOD=VALUE,...",
-        help="Drop the lightest tokens of each vector: top-k, max-ratio, alpha-mass or threshold.",
-    ),
-)  # fmt: skip
+    prune_option,
+)
 
 _fit_option = partial(click.option, cls=SectionOption, section="Fitting a model")
-_fit_options = _all_of(
+_fit_options = all_of(
     _fit_option(
         "--language", default="auto", show_default=True, metavar="CODE",
         help="ISO 639-1 code for stemming; auto looks at the texts, none does not stem.",
@@ -368,9 +347,8 @@ def _prepared(summary: IngestSummary) -> str:
     parts = []
     if summary.passages is not None:
         parts.append(f"{summary.passages:,} passages")
-    if summary.pruned_terms is not None and summary.pruned_mass is not None:
-        removed = f"pruning removed {summary.pruned_terms:.1f} terms a document"
-        parts.append(f"{removed}, {100 * summary.pruned_mass:.1f} % of the mass")
+    if removed := pruning_removed(summary.pruned_terms, summary.pruned_mass):
+        parts.append(removed)
     return "".join(f"; {part}" for part in parts)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bridge import deadletter
+from bridge import deadletter, keeper
 from bridge.cli import run
 from bridge.engines.base import Engine
 
@@ -60,7 +60,7 @@ def arm(killer: Killer) -> None:
     """Put the points into the bridge's own functions."""
     bulk: Callable[..., Any] = Engine.bulk
     append = deadletter.DeadLetterFile.append
-    replace, write_checkpoint = Path.replace, _module_function("bridge.keeper", "write_checkpoint")
+    replace, write_checkpoint = Path.replace, keeper.write_checkpoint
 
     def armed_bulk(self: Engine, *arguments: Any, **options: Any) -> Any:
         killer.pass_by("before_bulk")
@@ -99,13 +99,7 @@ def arm(killer: Killer) -> None:
     Engine.bulk = armed_bulk  # type: ignore[method-assign]
     deadletter.DeadLetterFile.append = armed_append  # type: ignore[method-assign]
     Path.replace = armed_replace  # type: ignore[method-assign, assignment]
-    sys.modules["bridge.keeper"].write_checkpoint = armed_checkpoint  # type: ignore[attr-defined]
-
-
-def _module_function(module: str, name: str) -> Any:
-    from importlib import import_module
-
-    return getattr(import_module(module), name)
+    keeper.write_checkpoint = armed_checkpoint  # type: ignore[assignment]
 
 
 if __name__ == "__main__":
