@@ -8,7 +8,10 @@ which is pooled here.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,7 +46,13 @@ Integers = npt.NDArray[np.int64]
 
 
 class OnnxModel:
-    """A loaded file, its inputs by what they mean."""
+    """A loaded file, its inputs by what they mean. Safe to share between threads.
+
+    A lone text gets all threads, for the shortest answer. Of several batches each gets one thread, which never waits
+    for another: 1.07 times the texts in the same time in float32 on two cores, and 1.3 times in int8. These are two
+    sessions of the library, each of which holds the weights, so the first is let go when the second is needed and is
+    loaded again only for a lone text after that.
+    """
 
     def __init__(self, path: Path, options: RunOptions, *, int8: bool = False) -> None:
         """Load `path`.
@@ -55,23 +64,15 @@ class OnnxModel:
         self.path = path
         providers = choose_providers(options.device, int8=int8)
         self.on_gpu = providers[0] != "CPUExecutionProvider"
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.threads or _usable_cores()
-        settings.log_severity_level = _ERRORS_ONLY
-        if not sums_in_32_bits():
-            settings.add_session_config_entry("session.x64quantprecision", "1")
-        # On a CPU the fused form of these two operators takes several times as long as they do one by one.
-        slow = set() if self.on_gpu else {"SkipLayerNormFusion", "BiasGeluFusion"}
-        try:
-            self.session = onnxruntime.InferenceSession(
-                str(path), settings, providers=providers, disabled_optimizers=slow
-            )
-        except Exception as error:  # the library's errors share no base class
-            raise ModelFormatError(f"{path} cannot be read as ONNX: {' '.join(str(error).split())[:300]}") from error
+        self._providers = providers
+        self._threads = 1 if self.on_gpu else options.threads or _usable_cores()
+        self._lock = threading.Lock()
+        session = self._load(self._threads)
+        self._sessions = {self._threads: session}
         self._feeds: dict[str, tuple[str, Any]] = {}
-        for one in self.session.get_inputs():
+        for one in session.get_inputs():
             if one.name not in _INPUTS:
-                listed = ", ".join(each.name for each in self.session.get_inputs())
+                listed = ", ".join(each.name for each in session.get_inputs())
                 raise ModelFormatError(
                     f"{path} is not a text model that is known here: its inputs are {listed}; those of one are "
                     "input_ids, attention_mask and perhaps token_type_ids"
@@ -79,10 +80,25 @@ class OnnxModel:
             self._feeds[one.name] = _INPUTS[one.name], np.int32 if one.type == "tensor(int32)" else np.int64
         if {"ids", "mask"} - {meaning for meaning, _ in self._feeds.values()}:
             raise ModelFormatError(f"{path} is not a text model: it lacks the input input_ids or attention_mask")
-        self.outputs = {one.name: one.shape for one in self.session.get_outputs()}
+        self.outputs = {one.name: one.shape for one in session.get_outputs()}
 
-    def run(self, names: list[str], ids: Integers, mask: Integers, types: Integers | None = None) -> list[Any]:
-        """The named outputs for [B, L] inputs; without `types` all tokens are of type 0."""
+    def each(self, work: Callable[[list[int], int], None], parts: Sequence[list[int]]) -> None:
+        """`work(rows, threads)` for each part of the rows, as many at once as there are threads."""
+        if len(parts) < 2 or self._threads == 1:
+            for part in parts:
+                work(part, self._threads)
+        else:
+            for _ in self._pool.map(lambda part: work(part, 1), parts):
+                pass
+
+    def run(
+        self, names: list[str], ids: Integers, mask: Integers, types: Integers | None = None, *, threads: int
+    ) -> list[Any]:
+        """The named outputs for [B, L] inputs; without `types` all tokens are of type 0.
+
+        Args:
+            threads: of this product: what `each` gave.
+        """
         values: Mapping[str, Integers] = {
             "ids": ids,
             "mask": mask,
@@ -90,10 +106,39 @@ class OnnxModel:
         }
         feeds = {name: values[meaning].astype(kind, copy=False) for name, (meaning, kind) in self._feeds.items()}
         try:
-            found: list[Any] = self.session.run(names, feeds)
+            found: list[Any] = self._session(threads).run(names, feeds)
         except Exception as error:
             raise ModelFormatError(f"{self.path} fails: {' '.join(str(error).split())[:300]}") from error
         return found
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="onnx")
+
+    def _session(self, threads: int) -> Any:
+        with self._lock:
+            if threads not in self._sessions:
+                if threads == 1:
+                    self._sessions.clear()
+                self._sessions[threads] = self._load(threads)
+            return self._sessions[threads]
+
+    def _load(self, threads: int) -> Any:
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.log_severity_level = _ERRORS_ONLY
+        if not sums_in_32_bits():
+            settings.add_session_config_entry("session.x64quantprecision", "1")
+        # On a CPU the fused form of these two operators takes several times as long as they do one by one.
+        slow = set() if self.on_gpu else {"SkipLayerNormFusion", "BiasGeluFusion"}
+        try:
+            return onnxruntime.InferenceSession(
+                str(self.path), settings, providers=self._providers, disabled_optimizers=slow
+            )
+        except Exception as error:  # the library's errors share no base class
+            raise ModelFormatError(
+                f"{self.path} cannot be read as ONNX: {' '.join(str(error).split())[:300]}"
+            ) from error
 
 
 class OnnxSplade:
@@ -133,18 +178,21 @@ class OnnxSplade:
         """
         found: list[Entries] = [NO_ENTRIES] * len(ids)
         out = np.asarray(dropped, dtype=np.int32)
-        for rows in batches([len(one) for one in ids], self.budget):
-            for row, (places, weights) in zip(rows, self._batch([ids[row] for row in rows]), strict=True):
+
+        def encode(rows: list[int], threads: int) -> None:
+            for row, (places, weights) in zip(rows, self._batch([ids[row] for row in rows], threads), strict=True):
                 kept = ~np.isin(places, out) if out.size else slice(None)
                 found[row] = places[kept], weights[kept]
+
+        self._model.each(encode, list(batches([len(one) for one in ids], self.budget)))
         return found
 
-    def _batch(self, ids: Sequence[Sequence[int]]) -> Iterator[Entries]:
+    def _batch(self, ids: Sequence[Sequence[int]], threads: int) -> Iterator[Entries]:
         tokens, mask = padded(ids)
         if self._logits is None:
-            places, weights = self._model.run(["places", "weights"], tokens, mask)
+            places, weights = self._model.run(["places", "weights"], tokens, mask, threads=threads)
         else:
-            (logits,) = self._model.run([self._logits], tokens, mask)
+            (logits,) = self._model.run([self._logits], tokens, mask, threads=threads)
             pooled = _pool(logits[:, :, : self.vocabulary_size], mask, self._pooling, self._activation)
             places = np.stack(np.nonzero(pooled))
             weights = pooled[places[0], places[1]]
@@ -170,10 +218,13 @@ class OnnxDense:
     def encode(self, framed: Sequence[Framed]) -> npt.NDArray[np.float32]:
         """float32[n, dimension], in order."""
         found = np.zeros((len(framed), self._dimension), dtype=np.float32)
-        for rows in batches([len(one.ids) for one in framed], self.budget):
+
+        def encode(rows: list[int], threads: int) -> None:
             tokens, mask = padded([framed[row].ids for row in rows])
             types, _ = padded([framed[row].types for row in rows])
-            (found[rows],) = self._model.run(["embeddings"], tokens, mask, types)
+            (found[rows],) = self._model.run(["embeddings"], tokens, mask, types, threads=threads)
+
+        self._model.each(encode, list(batches([len(one.ids) for one in framed], self.budget)))
         return found
 
 

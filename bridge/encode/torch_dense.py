@@ -15,7 +15,7 @@ from bridge.encode.dense import DenseRecipe, Embeddings
 from bridge.encode.folder import read_json
 from bridge.encode.lookup import Framed
 from bridge.encode.run_options import RunOptions
-from bridge.encode.torch_load import TOKENS_CPU, TOKENS_GPU, choose_device, choose_precision, load_model, padded
+from bridge.encode.torch_load import TOKENS_CPU, TOKENS_GPU, choose_device, choose_precision, load_model, padded, placed
 from bridge.errors import ModelFormatError
 
 _ACTIVATIONS = {
@@ -39,7 +39,7 @@ class TorchDense:
         if getattr(model, "pooler", None) is not None:
             # A classifier's layer over the first token: computed for nothing here.
             model.pooler = None
-        self.model = model.to(self.device)
+        self.model = placed(model, self.device)
         self.projections = [_projection(path, options).to(self.device) for path in recipe.projections]
         self.budget = TOKENS_CPU if self.device.type == "cpu" else TOKENS_GPU
         self._typed = "token_type_ids" in inspect.signature(model.forward).parameters

@@ -132,6 +132,21 @@ def load_model(
     return model.eval()
 
 
+def placed(model: Any, device: torch.device) -> Any:
+    """`model` on `device`; on a CPU with the weights of its linear maps in the order in which they are multiplied.
+
+    They are stored [out, in] and used [in, out]: turned round once here, instead of at every product. The map onto the
+    vocabulary stays as it is, since single rows of it are used too.
+    """
+    model = model.to(device)
+    if device.type == "cpu":
+        last = model.get_output_embeddings()
+        for one in model.modules():
+            if isinstance(one, torch.nn.Linear) and one is not last:
+                one.weight.data = one.weight.data.t().contiguous().t()
+    return model
+
+
 def _is_known(folder: Path) -> bool:
     """Whether the installed transformers has the architecture itself."""
     return read_json(folder / "config.json").get("model_type") in transformers.CONFIG_MAPPING

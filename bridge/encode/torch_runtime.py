@@ -26,7 +26,7 @@ from bridge.encode.batching import batches
 from bridge.encode.entries import NO_ENTRIES, Entries
 from bridge.encode.recipe import Recipe
 from bridge.encode.run_options import RunOptions
-from bridge.encode.torch_load import TOKENS_CPU, TOKENS_GPU, choose_device, choose_precision, load_model, padded
+from bridge.encode.torch_load import TOKENS_CPU, TOKENS_GPU, choose_device, choose_precision, load_model, padded, placed
 from bridge.encode.torch_projection import Projection
 from bridge.errors import ModelFormatError
 
@@ -53,7 +53,9 @@ class TorchSplade:
         self.device = choose_device(options.device)
         self.dtype = choose_precision(options.precision, self.device, slow=options.slow)
         self.model = load_model(transformers.AutoModelForMaskedLM, recipe.transformer, self.dtype, options)
-        self.head = _fitting(take_apart(self.model.to(self.device), recipe.transformer), vocabulary, recipe.transformer)
+        self.head = _fitting(
+            take_apart(placed(self.model, self.device), recipe.transformer), vocabulary, recipe.transformer
+        )
         self.projection = Projection(
             self.head.weight, self.head.bias, pooling=recipe.pooling, activation=recipe.activation
         )
