@@ -14,7 +14,6 @@ FILE.meta.json, which says whose vectors they are: an index of another model ref
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,10 +22,10 @@ import msgspec
 import numpy as np
 
 from bridge.chunk import Passage
-from bridge.encode.base import Encoder, OverlayVocabulary, TokenVocabulary
+from bridge.encode.base import Encoder, TokenVocabulary
 from bridge.errors import DocumentError, ModelMismatch, SourceError, UsageError
 from bridge.prepare import WHOLE, Preparation, parse_preparation
-from bridge.records import SparseVector
+from bridge.records import Ids, SparseVector, Weights
 from bridge.tokens import shortest
 
 Form = Literal["jsonl", "parquet", "anserini"]
@@ -249,14 +248,13 @@ def read_vector(fields: Mapping[str, Any], vocabulary: TokenVocabulary | None = 
     """
     tokens, weights = _listed(fields)
     if vocabulary is None:
-        overlay = OverlayVocabulary(_NOTHING)
-        return overlay.vector(tokens, np.asarray(weights, dtype=np.float64))
-    unknown = next((token for token in tokens if token not in vocabulary.index), None)
-    if unknown is not None:
-        raise DocumentError(f"its token {unknown!r} is not in the model's vocabulary")
-    ids = np.fromiter((vocabulary.index[token] for token in tokens), dtype=np.int32, count=len(tokens))
+        return SparseVector(np.arange(len(tokens), dtype=np.int32), weights, _Listed(tokens))
+    found = list(map(vocabulary.index.get, tokens))
+    if None in found:
+        raise DocumentError(f"its token {tokens[found.index(None)]!r} is not in the model's vocabulary")
+    ids = np.array(found, dtype=np.int32)
     order = np.argsort(ids)
-    return SparseVector(ids[order], np.asarray(weights, dtype=np.float32)[order], vocabulary)
+    return SparseVector(ids[order], weights[order], vocabulary)
 
 
 def read_passages(
@@ -283,22 +281,47 @@ def read_passages(
     return found
 
 
-_NOTHING = TokenVocabulary(())
+class _Listed:
+    """The tokens of one vector, by their place in it."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self._tokens = tuple(tokens)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def tokens(self, ids: Ids) -> tuple[str, ...]:
+        # Nearly always all of them, and in ascending order, as a vector's ids are.
+        return self._tokens if len(ids) == len(self._tokens) else tuple(self._tokens[i] for i in ids.tolist())
 
 
-def _listed(fields: Mapping[str, Any]) -> tuple[list[str], list[float]]:
+def _listed(fields: Mapping[str, Any]) -> tuple[list[str], Weights]:
+    """Distinct tokens and their weights, float32 above zero."""
     if isinstance(fields.get("vector"), Mapping):
         tokens, weights = list(fields["vector"]), list(fields["vector"].values())
     else:
         tokens, weights = fields.get("tokens"), fields.get("weights")  # type: ignore[assignment]
     if not isinstance(tokens, list) or not isinstance(weights, list) or len(tokens) != len(weights):
         raise DocumentError("it has no vector: tokens and weights of one length, or an object `vector`")
-    if not all(isinstance(token, str) for token in tokens) or len(set(tokens)) != len(tokens):
+    # Sets of types, not a look at each: a file of vectors is read at the speed of these lines.
+    if not set(map(type, tokens)) <= {str} or len(set(tokens)) != len(tokens):
         raise DocumentError("its tokens are not distinct strings")
-    for weight in weights:
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-            raise DocumentError(f"its weight {weight!r} is not a number above zero")
-    return tokens, [float(weight) for weight in weights]
+    try:
+        found = np.array(weights, dtype=np.float64) if set(map(type, weights)) <= {float, int} else None
+    except OverflowError:
+        found = None
+    if found is None or not ((found > 0) & (found < _TOO_LARGE)).all():
+        wrong = next(weight for weight in weights if not _is_weight(weight))
+        raise DocumentError(f"its weight {wrong!r} is not a number above zero")
+    return tokens, found.astype(np.float32)
+
+
+def _is_weight(weight: Any) -> bool:
+    return type(weight) in (int, float) and 0 < weight < _TOO_LARGE
+
+
+_TOO_LARGE = float(np.finfo(np.float32).max)
+"""The largest float32: past it a weight would be infinite."""
 
 
 def source_fields(fields: Mapping[str, Any]) -> dict[str, Any]:

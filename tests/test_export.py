@@ -83,9 +83,10 @@ def test_every_pooling_and_activation(
     assert not matrix(exported, texts)[:, [100, 101, 102, 103, 0]].any()
 
 
-def test_alone_equals_in_any_batch(tmp_path: Path, tokenizer: Path, texts: list[str]) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_alone_equals_in_any_batch(tmp_path: Path, tokenizer: Path, texts: list[str], threads: int) -> None:
     export(sparse_folder(tmp_path / "model", tokenizer, kind="distilbert", length=96), tmp_path / "onnx")
-    encoder = load_encoder(tmp_path / "onnx", threads=1)
+    encoder = load_encoder(tmp_path / "onnx", threads=threads)
     together = matrix(encoder, texts[:24])
     alone = np.concatenate([matrix(encoder, [text]) for text in texts[:24]])
     assert np.abs(together - alone).max() <= 1e-5

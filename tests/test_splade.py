@@ -142,7 +142,9 @@ def test_prompts_and_lower_case(tmp_path: Path, tokenizer: Path, texts: list[str
     assert encoder.fingerprint != load_encoder(tmp_path / "plain").fingerprint
 
 
-def test_alone_equals_any_batch(tmp_path: Path, tokenizer: Path, texts: list[str]) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_alone_equals_any_batch(tmp_path: Path, tokenizer: Path, texts: list[str], threads: int) -> None:
+    torch.set_num_threads(threads)
     encoder = load_encoder(small(tmp_path / "model", tokenizer, seed=4))
     some = texts[::25]
     together = encoder.encode_document(some)

@@ -111,6 +111,20 @@ def test_a_weight_that_the_engines_refuse_is_a_document_error(weight: float) -> 
         engine_weights(np.array([1.0, weight], np.float32))
 
 
+def test_weights_for_an_engine_are_at_store_precision_and_short() -> None:
+    weights = np.concatenate(
+        [
+            np.random.default_rng(7).lognormal(sigma=9, size=2000).astype(np.float32),
+            np.array([SMALLEST_WEIGHT, np.finfo(np.float32).max, 1, 0.1], np.float32),
+        ]
+    )
+    found = engine_weights(weights)
+    assert np.array_equal(np.array(found, np.float32), store_precision(weights))
+    assert found == shortest(store_precision(weights))
+    assert engine_weights(np.array([0.1], np.float32)) == [0.099853516]
+    assert engine_weights(np.array([0.3], np.float32)) == [0.2998047]
+
+
 def test_shortest_floats_read_back_to_the_same_bits() -> None:
     weights = np.random.default_rng(6).lognormal(size=1000).astype(np.float32)
     assert np.array_equal(np.array(shortest(weights), np.float32), weights)

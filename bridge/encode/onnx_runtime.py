@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from bridge.encode.batching import batches
+from bridge.encode.callers import Callers
 from bridge.encode.entries import NO_ENTRIES, Entries
 from bridge.encode.lookup import Framed
 from bridge.encode.run_options import RunOptions
@@ -48,10 +47,8 @@ Integers = npt.NDArray[np.int64]
 class OnnxModel:
     """A loaded file, its inputs by what they mean. Safe to share between threads.
 
-    A lone text gets all threads, for the shortest answer. Of several batches each gets one thread, which never waits
-    for another: 1.07 times the texts in the same time in float32 on two cores, and 1.3 times in int8. These are two
-    sessions of the library, each of which holds the weights, so the first is let go when the second is needed and is
-    loaded again only for a lone text after that.
+    One product may use all threads or, with others beside it, one: these are two sessions of the library, each of
+    which holds the weights, so there is only one where only one is of use.
     """
 
     def __init__(self, path: Path, options: RunOptions, *, int8: bool = False) -> None:
@@ -65,10 +62,11 @@ class OnnxModel:
         providers = choose_providers(options.device, int8=int8)
         self.on_gpu = providers[0] != "CPUExecutionProvider"
         self._providers = providers
-        self._threads = 1 if self.on_gpu else options.threads or _usable_cores()
+        self.callers = Callers(1 if self.on_gpu else options.threads or _usable_cores())
         self._lock = threading.Lock()
-        session = self._load(self._threads)
-        self._sessions = {self._threads: session}
+        session = self._load(1)
+        self._sessions = {1: session}
+        self._used: set[int] = set()
         self._feeds: dict[str, tuple[str, Any]] = {}
         for one in session.get_inputs():
             if one.name not in _INPUTS:
@@ -82,22 +80,13 @@ class OnnxModel:
             raise ModelFormatError(f"{path} is not a text model: it lacks the input input_ids or attention_mask")
         self.outputs = {one.name: one.shape for one in session.get_outputs()}
 
-    def each(self, work: Callable[[list[int], int], None], parts: Sequence[list[int]]) -> None:
-        """`work(rows, threads)` for each part of the rows, as many at once as there are threads."""
-        if len(parts) < 2 or self._threads == 1:
-            for part in parts:
-                work(part, self._threads)
-        else:
-            for _ in self._pool.map(lambda part: work(part, 1), parts):
-                pass
-
     def run(
         self, names: list[str], ids: Integers, mask: Integers, types: Integers | None = None, *, threads: int
     ) -> list[Any]:
         """The named outputs for [B, L] inputs; without `types` all tokens are of type 0.
 
         Args:
-            threads: of this product: what `each` gave.
+            threads: that this product may use.
         """
         values: Mapping[str, Integers] = {
             "ids": ids,
@@ -111,16 +100,14 @@ class OnnxModel:
             raise ModelFormatError(f"{self.path} fails: {' '.join(str(error).split())[:300]}") from error
         return found
 
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="onnx")
-
     def _session(self, threads: int) -> Any:
         with self._lock:
             if threads not in self._sessions:
-                if threads == 1:
+                if not self._used:
+                    # The one that the file was checked with, in a process that asks one text at a time.
                     self._sessions.clear()
                 self._sessions[threads] = self._load(threads)
+            self._used.add(threads)
             return self._sessions[threads]
 
     def _load(self, threads: int) -> Any:
@@ -184,7 +171,7 @@ class OnnxSplade:
                 kept = ~np.isin(places, out) if out.size else slice(None)
                 found[row] = places[kept], weights[kept]
 
-        self._model.each(encode, list(batches([len(one) for one in ids], self.budget)))
+        self._model.callers.each(encode, list(batches([len(one) for one in ids], self.budget)))
         return found
 
     def _batch(self, ids: Sequence[Sequence[int]], threads: int) -> Iterator[Entries]:
@@ -224,7 +211,7 @@ class OnnxDense:
             types, _ = padded([framed[row].types for row in rows])
             (found[rows],) = self._model.run(["embeddings"], tokens, mask, types, threads=threads)
 
-        self._model.each(encode, list(batches([len(one.ids) for one in framed], self.budget)))
+        self._model.callers.each(encode, list(batches([len(one.ids) for one in framed], self.budget)))
         return found
 
 

@@ -14,7 +14,7 @@ class RunOptions:
         precision: ``fp32``, ``bf16`` or ``fp16``; by default fp32 on a CPU and bf16 on a GPU.
         allow_pickle: read pytorch_model.bin, restricted to tensors, where there are no safetensors.
         trust_remote_code: run code that the model's folder brings along for its architecture.
-        threads: of the ONNX runtime; all usable cores by default (torch reads OMP_NUM_THREADS).
+        threads: of the ONNX runtime; all usable cores by default (torch has OMP_NUM_THREADS).
         slow: allow half precision on a CPU; for tests of that code path.
     """
 

@@ -15,7 +15,16 @@ from bridge.encode.dense import DenseRecipe, Embeddings
 from bridge.encode.folder import read_json
 from bridge.encode.lookup import Framed
 from bridge.encode.run_options import RunOptions
-from bridge.encode.torch_load import TOKENS_CPU, TOKENS_GPU, choose_device, choose_precision, load_model, padded, placed
+from bridge.encode.torch_load import (
+    TOKENS_CPU,
+    TOKENS_GPU,
+    callers,
+    choose_device,
+    choose_precision,
+    load_model,
+    padded,
+    placed,
+)
 from bridge.errors import ModelFormatError
 
 _ACTIVATIONS = {
@@ -41,6 +50,7 @@ class TorchDense:
             model.pooler = None
         self.model = placed(model, self.device)
         self.projections = [_projection(path, options).to(self.device) for path in recipe.projections]
+        self._callers = callers(self.device)
         self.budget = TOKENS_CPU if self.device.type == "cpu" else TOKENS_GPU
         self._typed = "token_type_ids" in inspect.signature(model.forward).parameters
         if getattr(model.config, "type_vocab_size", 2) < 2:
@@ -49,8 +59,12 @@ class TorchDense:
     def encode(self, framed: Sequence[Framed]) -> Embeddings:
         """float32[n, dimension], in order."""
         found = np.empty((len(framed), self.recipe.dimension), dtype=np.float32)
-        for rows in batches([len(one.ids) for one in framed], self.budget):
+
+        def encode(rows: list[int], threads: int) -> None:
+            del threads
             found[rows] = self._batch([framed[row] for row in rows]).numpy()
+
+        self._callers.each(encode, list(batches([len(one.ids) for one in framed], self.budget)))
         return found
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]

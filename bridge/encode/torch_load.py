@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 
+from bridge.encode.callers import Callers
 from bridge.encode.folder import read_json
 from bridge.encode.run_options import RunOptions
 from bridge.errors import ModelFormatError, UsageError
@@ -145,6 +147,23 @@ def placed(model: Any, device: torch.device) -> Any:
             if isinstance(one, torch.nn.Linear) and one is not last:
                 one.weight.data = one.weight.data.t().contiguous().t()
     return model
+
+
+def callers(device: torch.device) -> Callers:
+    """What encodes batches on `device`: side by side on a CPU, as many as torch has threads."""
+    if device.type != "cpu":
+        return Callers(1)
+    threads = torch.get_num_threads()
+    return Callers(threads, lambda: _alone(threads))
+
+
+def _alone(threads: int) -> None:
+    """Let this thread compute alone; others go on with `threads`, also those that begin later."""
+    torch.set_num_threads(1)
+    # What was set counts for this thread, and for all new ones: those must not inherit it.
+    other = threading.Thread(target=torch.set_num_threads, args=(threads,))
+    other.start()
+    other.join()
 
 
 def _is_known(folder: Path) -> bool:

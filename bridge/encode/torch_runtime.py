@@ -26,7 +26,16 @@ from bridge.encode.batching import batches
 from bridge.encode.entries import NO_ENTRIES, Entries
 from bridge.encode.recipe import Recipe
 from bridge.encode.run_options import RunOptions
-from bridge.encode.torch_load import TOKENS_CPU, TOKENS_GPU, choose_device, choose_precision, load_model, padded, placed
+from bridge.encode.torch_load import (
+    TOKENS_CPU,
+    TOKENS_GPU,
+    callers,
+    choose_device,
+    choose_precision,
+    load_model,
+    padded,
+    placed,
+)
 from bridge.encode.torch_projection import Projection
 from bridge.errors import ModelFormatError
 
@@ -60,9 +69,9 @@ class TorchSplade:
             self.head.weight, self.head.bias, pooling=recipe.pooling, activation=recipe.activation
         )
         self.vocabulary_size = vocabulary
+        self._callers = callers(self.device)
         self.budget = TOKENS_CPU if self.device.type == "cpu" else TOKENS_GPU
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def encode(self, ids: Sequence[Sequence[int]], *, dropped: Sequence[int] = ()) -> list[Entries]:
         """Entries of each token sequence, in order; an empty sequence has none.
 
@@ -71,9 +80,14 @@ class TorchSplade:
             dropped: vocabulary ids whose entries are set to zero.
         """
         found: list[Entries] = [NO_ENTRIES] * len(ids)
-        for rows in batches([len(one) for one in ids], self.budget):
+
+        @torch.inference_mode()  # type: ignore[untyped-decorator]
+        def encode(rows: list[int], threads: int) -> None:
+            del threads
             for row, entries in zip(rows, self._batch([ids[row] for row in rows], dropped), strict=True):
                 found[row] = entries
+
+        self._callers.each(encode, list(batches([len(one) for one in ids], self.budget)))
         return found
 
     def _batch(self, ids: list[Sequence[int]], dropped: Sequence[int]) -> Iterator[Entries]:
