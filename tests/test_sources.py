@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from bridge.errors import DocumentError, SourceError
 from bridge.records import DeadLetter, Doc, Position
-from bridge.sources import Item, SourceOptions, content_hash, open_source, text_of
+from bridge.sources import FORMS, Item, SourceOptions, content_hash, open_source, text_of
 from bridge.sources.streams import MAX_LINE_BYTES, Overlong, lines
 
 BY_FIELD = SourceOptions()
@@ -262,7 +262,7 @@ def test_delete_is_an_operation(tmp_path: Path) -> None:
     assert (deleted.op, deleted.source) == ("delete", {})
     assert (indexed.op, indexed.source) == ("index", {})
     assert dead == DeadLetter(
-        dead.position, "3", 'its _op is "upsert", not "index" or "delete"', {"_id": "3", "_op": "upsert"}
+        dead.position, "3", 'its _op is "upsert", not "index", "update" or "delete"', {"_id": "3", "_op": "upsert"}
     )
 
 
@@ -636,9 +636,6 @@ def test_a_beir_folder(tmp_path: Path, suffix: str) -> None:
     assert found[0].position.file == str(tmp_path / f"corpus.jsonl{suffix}")
 
 
-FORMS = ".jsonl .ndjson .json .csv .tsv .parquet (each also .gz or .zst), a glob, a BEIR folder, or - for stdin"
-
-
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -648,7 +645,7 @@ FORMS = ".jsonl .ndjson .json .csv .tsv .parquet (each also .gz or .zst), a glob
         ("folder", "folder: is a folder without corpus.jsonl, corpus.jsonl.gz or corpus.jsonl.zst"),
         ("notes.txt", f"notes.txt: of no known form; understood are {FORMS}"),
         ("notes.gz", f"notes.gz: of no known form; understood are {FORMS}"),
-        ("index:books", f"index:books: is not a file; understood are {FORMS}"),
+        ("index:books", "index:books: an index cannot be a source here; give a file"),
         ("pipe", "pipe: is not a regular file; pipe it in, and name the source -"),
         ("a\0b", "a\0b: cannot be read: embedded null byte"),
         ("", "a source's name is empty"),

@@ -7,8 +7,9 @@
 Everything is streamed: memory depends on the longest record, not on the source.
 """
 
-from bridge.sources.documents import Item, SourceOptions, content_hash, text_of
+from bridge.sources.documents import Item, content_hash, text_of
 from bridge.sources.files import FORMS, SourceFile
+from bridge.sources.options import SourceOptions
 from bridge.sources.reading import Source, open_letters, open_source
 
 __all__ = [

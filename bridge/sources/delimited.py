@@ -11,9 +11,10 @@ from typing import Any
 
 from bridge.errors import DocumentError, SourceError
 from bridge.records import DeadLetter, Position
-from bridge.sources.documents import Item, SourceOptions, raw_text, to_item
+from bridge.sources.documents import Item, raw_text, to_item
 from bridge.sources.files import SourceFile
 from bridge.sources.jsonl import BOM, utf8_fault
+from bridge.sources.options import SourceOptions
 from bridge.sources.streams import MAX_LINE_BYTES, OVERLONG_HEAD_BYTES, Cursor, Line, Overlong, lines
 
 MAX_RECORD_BYTES = MAX_LINE_BYTES // 4
@@ -35,7 +36,8 @@ def read_delimited(file: SourceFile, options: SourceOptions, cursor: Cursor) -> 
         except DocumentError as error:
             yield DeadLetter(position, None, str(error), raw_text(records.head, records.size))
         else:
-            yield to_item(fields, position, options)
+            if not cursor.leaves_out(fields):
+                yield to_item(fields, position, options)
 
 
 def _header(name: str, records: _Records) -> list[str]:

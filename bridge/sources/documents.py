@@ -1,52 +1,66 @@
-"""What a document must look like: its id, its operation, its text, its hash."""
+"""What a document must look like: its id, its operation, its version, its text, its hash."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from bridge.errors import DocumentError
 from bridge.records import DeadLetter, Doc, Op, Position
+from bridge.sources.fields import kind, reach, strings
+from bridge.sources.options import SourceOptions
 
 Item = Doc | DeadLetter
 
 MAX_ID_BYTES = 512
 """Both engines refuse a longer `_id`."""
 
+MAX_VERSION = 2**63 - 1
+"""Both engines keep a document's version in 64 bits."""
+
+_NO = frozenset({"", "0", "f", "false", "n", "no", "off", "none", "null"})
+
 RAW_CHARACTERS = 10_000
 """How much of a record that could not be parsed goes into its dead letter."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceOptions:
-    """Where a document's id comes from: a field (taken out of the document), or a hash of its content."""
-
-    id_field: str = "_id"
-    id_from: Literal["field", "content"] = "field"
 
 
 def to_item(fields: Mapping[str, Any], position: Position, options: SourceOptions) -> Item:
     """A `Doc` for one parsed record, or the `DeadLetter` that says why it cannot be one.
 
-    `_op` is taken out of the document, and so is the id field. With ids from content that field is
-    `_id`, which the engines refuse inside a document; the hash is of what remains.
+    `_op` is taken out of the document, and so is the id field. With ids from elsewhere that field is
+    `_id`, which the engines refuse inside a document; a hash is of what remains, in its final shape.
     """
-    id_field = options.id_field if options.id_from == "field" else "_id"
-    source = {name: value for name, value in fields.items() if name not in (id_field, "_op")}
+    taken = options.taken
+    source = {name: value for name, value in fields.items() if name not in (taken, "_op")}
     identity: str | None = None
+    letter = fields
     try:
-        identity = _identity(fields, id_field) if options.id_from == "field" else content_hash(source)
+        if options.shape:
+            source = options.shape.of(fields, source)
+            # Tried again, a dead letter is a document already, and is not shaped once more.
+            letter = {name: fields[name] for name in (taken, "_op") if name in fields} | source
+        identity = _identity(fields, source, options)
         if (size := len(identity.encode())) > MAX_ID_BYTES:
             raise DocumentError(f"its id has {size:,} bytes of UTF-8, the engines take {MAX_ID_BYTES}")
-        return Doc(identity, source, position, _operation(fields))
+        op = _operation(fields, options)
+        if op == "update" and options.id_from == "content":
+            raise DocumentError("an update is of a document that is there, and an id from this content is of another")
+        version = None if options.version_field is None else _version(fields, options.version_field)
+        return Doc(identity, source, position, op, version)
     except DocumentError as error:
-        return DeadLetter(position, identity, str(error), dict(fields))
+        return DeadLetter(position, identity, str(error), dict(letter))
 
 
-def _identity(fields: Mapping[str, Any], name: str) -> str:
+def _identity(fields: Mapping[str, Any], source: Mapping[str, Any], options: SourceOptions) -> str:
+    if options.identity:
+        return options.identity.identity(fields)
+    if options.id_from == "content":
+        return content_hash(source)
+    name = options.id_field
     match fields.get(name, ...):
         case str() as text if text:
             return text
@@ -62,31 +76,38 @@ def _identity(fields: Mapping[str, Any], name: str) -> str:
             raise DocumentError(f"no id: field {name} is {lack} ({hint})")
 
 
-def _operation(fields: Mapping[str, Any]) -> Op:
+def _operation(fields: Mapping[str, Any], options: SourceOptions) -> Op:
     match fields.get("_op", "index"):
-        case "index":
-            return "index"
-        case "delete":
-            return "delete"
+        case "index" | "delete" | "update" as named:
+            op: Op = named
         case other:
-            raise DocumentError(f'its _op is {json.dumps(other)[:100]}, not "index" or "delete"')
+            raise DocumentError(f'its _op is {json.dumps(other)[:100]}, not "index", "update" or "delete"')
+    if options.delete_field is not None and any(map(_says_yes, reach(fields, options.delete_field))):
+        return "delete"
+    return op
 
 
-def kind(value: object) -> str:
-    """The JSON word for `value`, with its article."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case Mapping():
-            return "an object"
+def _says_yes(value: Any) -> bool:
+    """Whether a value of a delete field means that the document is gone; CSV and some feeds write words."""
+    return bool(value) and not (isinstance(value, str) and value.strip().lower() in _NO)
+
+
+def _version(fields: Mapping[str, Any], name: str) -> int:
+    found = list(reach(fields, name))
+    match found:
+        case [str() as text] if text.isascii() and text.isdigit() and len(text) < 100:
+            number = int(text)
+        case [int() as number] if not isinstance(number, bool):
+            pass
+        case [] | [None] | [""]:
+            lack = "missing" if not found else "null" if found[0] is None else "empty"
+            raise DocumentError(f"no version: field {name} is {lack}")
         case _:
-            return "an array"
+            shown = json.dumps(found[0] if len(found) == 1 else found, ensure_ascii=False)[:100]
+            raise DocumentError(f"its version (field {name}) is {shown}, not a whole number")
+    if not 0 <= number <= MAX_VERSION:
+        raise DocumentError(f"its version (field {name}) is {number}, engines take 0 to {MAX_VERSION}")
+    return number
 
 
 def raw_text(raw: bytes | bytearray, size: int | None = None) -> str:
@@ -102,12 +123,11 @@ def raw_text(raw: bytes | bytearray, size: int | None = None) -> str:
 
 
 def content_hash(source: Mapping[str, Any]) -> str:
-    """The first 32 hex characters of the SHA-256 of `source` as canonical JSON.
+    """The first 32 hex characters of the SHA-256 of `source` as JSON in UTF-8 with sorted keys and no blanks.
 
     Stable across runs, machines and the order of keys; 1 and 1.0 differ.
     """
-    canonical = json.dumps(source, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:32]
+    return hashlib.sha256(msgspec.json.encode(source, order="deterministic")).hexdigest()[:32]
 
 
 def text_of(source: Mapping[str, Any], fields: Sequence[str]) -> str:
@@ -120,11 +140,11 @@ def text_of(source: Mapping[str, Any], fields: Sequence[str]) -> str:
     parts: list[str] = []
     present: list[str] = []
     for name in fields:
-        values = list(_reach(source, name))
+        values = list(reach(source, name))
         if values:
             present.append(name)
         for value in values:
-            parts += _strings(name, value)
+            parts += strings(name, value)
     if not present:
         raise DocumentError(
             f"none of the text fields {', '.join(fields)} is there; it has: {_names(source) or 'no field'}"
@@ -132,38 +152,6 @@ def text_of(source: Mapping[str, Any], fields: Sequence[str]) -> str:
     if not parts:
         raise DocumentError(f"its text is empty ({', '.join(present)})")
     return "\n".join(parts)
-
-
-def _reach(node: Any, path: str) -> Iterator[Any]:
-    if isinstance(node, list | tuple):
-        for member in node:
-            yield from _reach(member, path)
-    elif isinstance(node, Mapping):
-        # A field's own name may hold dots, as engines allow: the longest name that is there wins.
-        head, tail = path, ""
-        while head not in node and "." in head:
-            head, _, step = head.rpartition(".")
-            tail = f"{step}.{tail}" if tail else step
-        if head in node:
-            yield from _reach(node[head], tail) if tail else (node[head],)
-
-
-def _strings(name: str, value: Any) -> Iterator[str]:
-    match value:
-        case str():
-            if value and not value.isspace():
-                yield value
-        case None:
-            return
-        case bool():
-            yield "true" if value else "false"
-        case Mapping():
-            raise DocumentError(f"the text field {name} is an object; name a field in it, as {name}.x")
-        case list() | tuple():
-            for member in value:
-                yield from _strings(name, member)
-        case _:
-            yield str(value)
 
 
 def _names(source: Mapping[str, Any], most: int = 12) -> str:

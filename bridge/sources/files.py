@@ -6,18 +6,28 @@ import glob
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from bridge.errors import SourceError
+from bridge.sources import remote
+from bridge.sources.remote import RemoteFile
 from bridge.sources.streams import MAGIC, Compression, Cursor, Spool, decompressed
 
-Format = Literal["jsonl", "csv", "tsv", "parquet", "letters"]
+if TYPE_CHECKING:
+    from bridge.sources.ahead import FileAhead
+    from bridge.sources.index import IndexReader, Opener
 
-FORMS = ".jsonl .ndjson .json .csv .tsv .parquet (each also .gz or .zst), a glob, a BEIR folder, or - for stdin"
+Format = Literal["jsonl", "csv", "tsv", "parquet", "letters", "index"]
+
+FORMS = (
+    ".jsonl .ndjson .json .csv .tsv .parquet (each also .gz or .zst), a glob, a BEIR folder, here or in a store "
+    "(s3://, gs://), an index (index:NAME), or - for stdin"
+)
 STDIN = "<stdin>"
+INDEX = "index:"
 
 _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
@@ -34,16 +44,31 @@ _SAMPLE_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file (or stdin) of a source: `name` is its path as the user gave it, or as a glob found it."""
+    """One file (or stdin) of a source: `name` is its path or URL as the user gave it, or as a glob found it."""
 
     name: str
     format: Format
     compression: Compression
     spool: Spool | None = None
+    remote: RemoteFile | None = None
+    """Where it lies, if that is not this machine."""
+    ahead: FileAhead | None = field(default=None, compare=False)
+    """Who has begun to read it."""
+    reader: IndexReader | None = field(default=None, compare=False)
+    """What reads it, where it is an index."""
+
+    @property
+    def key(self) -> str:
+        """The one name of the file, whatever folder it is named from."""
+        return self.name if self.remote or self.reader else str(Path(self.name).resolve())
 
     @property
     def size(self) -> int | None:
         """Bytes as they are stored; None for stdin until it has come to its end."""
+        if self.reader:
+            return self.reader.size
+        if self.remote:
+            return self.remote.size
         if self.spool:
             return self.spool.size
         try:
@@ -53,6 +78,8 @@ class SourceFile:
 
     def open(self) -> BinaryIO:
         """The stored bytes, unbuffered. Raises `SourceError`."""
+        if self.remote:
+            return self.remote.open()  # type: ignore[return-value]
         if self.spool:
             return self.spool.open()
         try:
@@ -60,8 +87,11 @@ class SourceFile:
         except OSError as error:
             raise SourceError(f"{self.name}: cannot be read: {error.strerror}") from error
 
-    def chunks(self, cursor: Cursor) -> Iterator[bytes]:
+    def chunks(self, cursor: Cursor) -> Generator[bytes, None, None]:
         """The bytes without their compression; `cursor` follows along. Raises `SourceError`."""
+        if self.ahead:
+            yield from self.ahead.pieces(cursor)
+            return
         with self.open() as stream:
             # Stdin has no suffix, and a plain suffix on compressed data is a common slip.
             compression = self.compression or _sniff(stream)
@@ -71,6 +101,10 @@ class SourceFile:
 
     def sample(self) -> bytes:
         """A digest of name, size, head, middle and tail: cheap, and free of times and folders."""
+        if self.reader:
+            return self.reader.fingerprint()
+        if self.remote:
+            return self.remote.sample()
         size = self.spool.drain() if self.spool else self.size or 0
         digest = hashlib.sha256(f"{Path(self.name).name}\0{size}\0".encode("utf-8", "surrogateescape"))
         with self.open() as stream:
@@ -86,12 +120,17 @@ def _sniff(stream: BinaryIO) -> Compression:
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
 
 
-def resolve(spec: str, stdin: BinaryIO) -> list[SourceFile]:
+def resolve(spec: str, stdin: BinaryIO, indexes: Opener) -> list[SourceFile]:
     """The files that `spec` names, in a stable order. Raises `SourceError` when there is none to read."""
     if spec == "-":
         return [SourceFile(STDIN, "jsonl", None, Spool(stdin))]
     if not spec:
         raise SourceError("a source's name is empty")
+    if spec.startswith(INDEX):
+        reader = indexes(spec)
+        return [SourceFile(reader.name, "index", None, reader=reader)]
+    if remote.is_url(spec):
+        return _in_store(spec)
     try:
         mode = Path(spec).stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -106,15 +145,47 @@ def resolve(spec: str, stdin: BinaryIO) -> list[SourceFile]:
 
 
 def _file(path: str) -> SourceFile:
-    stem, suffix = os.path.splitext(path.lower())  # noqa: PTH122
+    file = SourceFile(path, *_form(path))
+    file.open().close()
+    return file
+
+
+def _form(name: str) -> tuple[Format, Compression]:
+    """What a file of that name holds. Raises `SourceError` where that is unknown."""
+    stem, suffix = os.path.splitext(name.lower())  # noqa: PTH122
     compression = _COMPRESSIONS.get(suffix)
     if compression:
         suffix = os.path.splitext(stem)[1]  # noqa: PTH122
     if suffix not in _FORMATS:
-        raise SourceError(f"{path}: of no known form; understood are {FORMS}")
-    file = SourceFile(path, _FORMATS[suffix], compression)
-    file.open().close()
-    return file
+        raise SourceError(f"{name}: of no known form; understood are {FORMS}")
+    return _FORMATS[suffix], compression
+
+
+def _in_store(url: str) -> list[SourceFile]:
+    """The files of a store that `url` names: a file, a BEIR folder, or a pattern."""
+    found: list[RemoteFile]
+    if remote.is_pattern(url):
+        found = [file for file in remote.find_all(url) if not _describes_vectors(file.name)]
+        if not found:
+            raise SourceError(f"{remote.shown(url)}: no file matches")
+    else:
+        found = [remote.find(url) or _corpus_in_store(url)]
+    return [SourceFile(file.name, *_form(file.name), remote=file) for file in found]
+
+
+def _corpus_in_store(url: str) -> RemoteFile:
+    folder = url.rstrip("/")
+    found = {file.name.rpartition("/")[2]: file for file in remote.find_all(f"{folder}/{_CORPUS[0]}*")}
+    name = next((name for name in _CORPUS if name in found), None)
+    if name is None:
+        raise SourceError(f"{folder}: is a folder without {', '.join(_CORPUS[:-1])} or {_CORPUS[-1]}")
+    return found[name]
+
+
+def _describes_vectors(name: str) -> bool:
+    """Whether a file is the description that lies beside a vector file."""
+    described = name.removesuffix(".meta.json")
+    return described != name and os.path.splitext(described)[1] in (*_FORMATS, *_COMPRESSIONS)  # noqa: PTH122
 
 
 def _corpus(folder: str) -> SourceFile:
@@ -135,8 +206,6 @@ def _is_source(path: str) -> bool:
 
 def _globbed(spec: str) -> list[SourceFile]:
     if not glob.has_magic(spec):
-        if spec.startswith("index:"):
-            raise SourceError(f"{spec}: is not a file; understood are {FORMS}")
         raise SourceError(f"{spec}: no such file or folder")
     # Not Path.glob: a user expects the shell's rules, which leave hidden files out.
     found = sorted(path for path in glob.glob(spec, recursive=True) if _is_source(path))  # noqa: PTH207

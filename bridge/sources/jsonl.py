@@ -14,8 +14,10 @@ import msgspec
 
 from bridge.errors import DocumentError, SourceError
 from bridge.records import DeadLetter, Position
-from bridge.sources.documents import Item, SourceOptions, kind, raw_text, to_item
+from bridge.sources.documents import Item, raw_text, to_item
+from bridge.sources.fields import kind
 from bridge.sources.files import SourceFile
+from bridge.sources.options import SourceOptions
 from bridge.sources.streams import MAX_LINE_BYTES, Cursor, Overlong, lines
 
 BOM = b"\xef\xbb\xbf"
@@ -57,7 +59,8 @@ def read_jsonl(file: SourceFile, options: SourceOptions, cursor: Cursor) -> Iter
         except DocumentError as error:
             yield DeadLetter(position, None, str(error), raw_text(line.rstrip(b"\r\n")))
         else:
-            yield to_item(fields, position, options)
+            if not cursor.leaves_out(fields):
+                yield to_item(fields, position, options)
 
 
 def _parse(line: bytes | bytearray, decode: Any) -> dict[str, Any]:

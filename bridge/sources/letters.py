@@ -10,8 +10,9 @@ import msgspec
 
 from bridge.errors import SourceError
 from bridge.records import DeadLetter, Position
-from bridge.sources.documents import Item, SourceOptions, to_item
+from bridge.sources.documents import Item, to_item
 from bridge.sources.files import SourceFile
+from bridge.sources.options import SourceOptions
 from bridge.sources.streams import Cursor, Overlong, lines
 
 

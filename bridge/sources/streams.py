@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import tempfile
 import weakref
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from bridge.errors import SourceError
+from bridge.sources.where import Condition
 
 Compression = Literal["gzip", "zstd"] | None
 
@@ -19,6 +19,9 @@ MAX_LINE_BYTES = 100_000_000
 """A longer line becomes a dead letter; both engines refuse requests of 100 MB anyway."""
 
 CHUNK_BYTES = 1 << 18
+GUNZIP_BYTES = 1 << 19
+DAMAGE_STEP_BYTES = 1 << 9
+_GZIP = zlib.MAX_WBITS | 16
 # zstd can expand some 30,000-fold and `decompressobj` has no bound on its output, so it is fed little.
 ZSTD_CHUNK_BYTES = 1 << 12
 OVERLONG_HEAD_BYTES = 1 << 16
@@ -27,14 +30,23 @@ MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zs
 
 
 class Cursor:
-    """How far one pass over a source has come; one pass writes it, others may look."""
+    """How far one pass over a source has come; one pass writes it, others may look.
 
-    __slots__ = ("base", "bytes_read", "skip")
+    Args:
+        skip: records that are passed over.
+        condition: which documents are the source's; all, where it is None.
+    """
 
-    def __init__(self, skip: int = 0) -> None:
+    __slots__ = ("base", "bytes_read", "condition", "matched", "seen", "skip")
+
+    def __init__(self, skip: int = 0, condition: Condition | None = None) -> None:
         self.skip = skip
+        self.condition = condition
         self.base = 0
         self.bytes_read = 0
+        self.seen = 0
+        """Documents that the condition was asked about."""
+        self.matched = 0
 
     def at(self, offset: int) -> None:
         """The current file has been read up to `offset` (in bytes as they are stored)."""
@@ -51,6 +63,16 @@ class Cursor:
             return False
         self.skip -= 1
         return True
+
+    def leaves_out(self, fields: Mapping[str, Any]) -> bool:
+        """Whether a document of these fields is none of the source's; counts it."""
+        if self.condition is None:
+            return False
+        self.seen += 1
+        if not self.condition.holds(fields):
+            return True
+        self.matched += 1
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +125,46 @@ def decompressed(stream: BinaryIO, compression: Compression, name: str) -> Itera
                 yield from _unzstd(stream, name)
     except EOFError:
         raise SourceError(f"{name}: the {compression} data ends too early; the file is cut off") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
+    except zlib.error as error:
         raise SourceError(f"{name}: the gzip data is damaged: {error}") from error
     except OSError as error:
         raise SourceError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
 def _gunzipped(stream: BinaryIO) -> Iterator[bytes]:
-    if not stream.read(1):
-        raise EOFError
-    stream.seek(0)
-    with gzip.GzipFile(fileobj=stream) as file:
-        # read1 hands over what came before damage; read would lose it.
-        while chunk := file.read1(CHUNK_BYTES):
+    # In few and large steps: each costs a thread its turn at the interpreter, and `gzip` takes many small ones.
+    member = None
+    ended = False
+    data = b""
+    while data := data or stream.read(CHUNK_BYTES):
+        if member is None and not (data := data.lstrip(b"\0") if ended else data):
+            continue  # padding between members, as tapes have it
+        member = member or zlib.decompressobj(_GZIP)
+        before = member.copy()
+        try:
+            chunk = member.decompress(data, GUNZIP_BYTES)
+        except zlib.error:
+            yield from _up_to_damage(before, data)
+            raise
+        if chunk:
             yield chunk
+        data = member.unused_data if member.eof else member.unconsumed_tail
+        if member.eof:
+            member, ended = None, True
+    if member is not None or not ended:
+        raise EOFError
+
+
+def _up_to_damage(member: Any, data: bytes, step: int = DAMAGE_STEP_BYTES) -> Iterator[bytes]:
+    """What can be had of a damaged piece, so that nothing that was whole is lost."""
+    for start in range(0, len(data), step):
+        before, piece = member.copy(), data[start : start + step]
+        try:
+            yield member.decompress(piece)
+        except zlib.error:
+            if step > 1:
+                yield from _up_to_damage(before, piece, 1)
+            return
 
 
 def _unzstd(stream: BinaryIO, name: str) -> Iterator[bytes]:
