@@ -6,19 +6,22 @@ to each document waits in `Batches.effects`, in the same order, for whoever lear
 
 from __future__ import annotations
 
+import gc
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from typing import Any
 
+from bridge.bulk import BulkOptions
 from bridge.checkpoint import Checkpoint
 from bridge.encode import Encoder
 from bridge.encode.base import TokenVocabulary
 from bridge.encode.dense import DenseEncoder
 from bridge.encode.dense import Passage as TitledText
 from bridge.errors import DocumentError
-from bridge.indexmodel import IndexModel
+from bridge.indexmodel import Hashes, IndexModel
 from bridge.journal import Journal
 from bridge.prepare import Prepared, prepare
 from bridge.records import (
@@ -36,11 +39,22 @@ from bridge.tokens import Product, field_value, shortest
 from bridge.vectorfile import VectorMeta, looks_encoded, read_passages, read_vector, source_fields
 
 BATCH = 128
+_YOUNG_OBJECTS = 100_000
+"""So many are made before Python looks for cycles among them."""
+
 TITLE = "title"
 """The text field that a dense model trained on pairs gets as the title."""
 
-Hashes = Callable[[Sequence[str]], Mapping[str, str | None]]
-"""Ids ─▶ the stored content hash of those that exist."""
+_LOOK = 512
+"""Documents whose hashes are asked for at once."""
+
+
+def most_under_way(options: BulkOptions) -> int:
+    """Documents that may have been read, and not yet have come to the engine.
+
+    What the sender holds back behind a chunk that is stuck, the chunk that it fills, and those at hand.
+    """
+    return (2 * options.in_flight + 2) * options.chunk_documents + _LOOK
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +98,11 @@ class _Read:
     """A document that is to be sent, before it has vectors."""
 
     doc: Doc
-    """As it is indexed."""
     given: str | SparseVector | Sequence[EncodedPassage]
     """Its text, or what a vector file holds of it."""
     digest: str
+    source: Mapping[str, Any]
+    """The user's fields, as they are indexed."""
     titled: TitledText | None = None
     """Its text for the dense encoder."""
 
@@ -114,44 +129,65 @@ class Batches:
     """The ids of the latest `most_under_way` documents that were sent, the oldest first."""
     replayed: set[str] = field(default_factory=set)
     """The ids of documents that an interrupted run had sent and that were met again."""
+    own_names: dict[str, str] = field(init=False)
+    """The fields that are the bridge's, and the option that names each."""
 
-    def documents(self, skip: int, *, fresh: bool) -> Iterator[EncodedDoc | BulkOutcome]:
+    def __post_init__(self) -> None:
+        model = self.model
+        self.own_names = {model.passage_field or model.field: "--passage-field" if model.passage_field else "--field"}
+        if self.dense and model.dense_field:
+            self.own_names[model.dense_field] = "--dense-field"
+        self.own_names[HASH_FIELD] = "--field"
+
+    def documents(self, skip: int, *, fresh: bool) -> Generator[EncodedDoc | BulkOutcome, None, None]:
         """The source's items from `skip` on, encoded, in order; those that need no sending come as their outcome.
 
         Args:
             skip: items to pass over.
             fresh: the index is empty, so that nothing can be unchanged.
         """
+        with _collecting_seldom():
+            yield from self._documents(skip, fresh)
+
+    def _documents(self, skip: int, fresh: bool) -> Iterator[EncodedDoc | BulkOutcome]:
         items = self.source.read(skip)
         number = skip
-        while batch := list(islice(items, BATCH)):
-            before = self._sent_before(batch, number)
+        while group := list(islice(items, BATCH if fresh else _LOOK)):
+            before = self._sent_before(group, number)
             settled: dict[int, BulkOutcome] = {}
             found: dict[int, _Read] = {}
-            for place, item in enumerate(batch):
+            for place, item in enumerate(group):
                 if isinstance(item, DeadLetter):
                     settled[place] = _dead(item)
-                elif item.op == "index":
+                elif item.op != "delete":
                     try:
-                        found[place] = self._read(item)
+                        if item.op == "index":
+                            found[place] = self._read(item)
+                        else:
+                            self._check_update(item)
                     except DocumentError as error:
                         settled[place] = _refused(item, error)
             if not fresh:
-                self._settle_unchanged(batch, found, settled, before)
-            encoded, effects = self._encoded(found, settled)
-            if self.journal:
-                self.journal.intend(number, [place not in settled for place in range(len(batch))])
-            number += len(batch)
-            for place, item in enumerate(batch):
-                self.effects.append(effects.get(place))
-                if place in settled:
-                    yield settled[place]
-                elif isinstance(item, Doc):
-                    document = encoded.get(place)
-                    if document is None:
-                        yield EncodedDoc(item.id or "", item.source, item.position, "", op=item.op)
-                    else:
-                        yield replace(document, sent_before=True) if place in before else document
+                self._settle_unchanged(group, found, settled, before)
+            for start in range(0, len(group), BATCH):
+                places = range(start, min(start + BATCH, len(group)))
+                encoded, effects = self._encoded({place: found[place] for place in places if place in found}, settled)
+                if self.journal:
+                    self.journal.intend(number + start, [place not in settled for place in places])
+                for place in places:
+                    self.effects.append(effects.get(place))
+                    yield settled.get(place) or self._sent(group[place], encoded.get(place), place in before)
+            number += len(group)
+
+    def _sent(self, item: Item, encoded: EncodedDoc | None, before: bool) -> EncodedDoc:
+        if encoded is None and isinstance(item, Doc):
+            encoded = EncodedDoc(
+                item.id or "", item.source, item.position, "", op=item.op, version=item.version,
+                routing=item.routing, stored=item.stored,
+            )  # fmt: skip
+        if encoded is None:
+            raise ValueError(f"{item.position}: a dead letter is settled, and not sent")
+        return replace(encoded, sent_before=True) if before else encoded
 
     def body(self, document: EncodedDoc) -> Mapping[str, Any]:
         """What the engine gets as `_source`."""
@@ -159,6 +195,9 @@ class Batches:
             return document.source
         model = self.model
         body = dict(document.source)
+        if document.op == "update":
+            # What is stored is no longer what any source gave: the next whole document of that id goes in.
+            return body | {HASH_FIELD: None}
         if document.passages is not None and model.passage_field:
             body[model.passage_field] = [
                 {"start": one.start, "end": one.end, model.field: self._value(one.vector)} for one in document.passages
@@ -170,12 +209,19 @@ class Batches:
         body[HASH_FIELD] = document.content_hash
         return body
 
+    def is_current(self, doc: Doc, stored: str | None) -> bool:
+        """Whether a document whose content hash in the index is `stored` needs no other vector than it has."""
+        try:
+            return stored is not None and self._read(doc).digest == stored
+        except DocumentError:
+            return False
+
     def _value(self, vector: SparseVector) -> dict[str, float]:
         return field_value(vector, self.model.kind, self.product)
 
     def _read(self, doc: Doc) -> _Read:
         if self.vectors is None:
-            self._check_names(doc)
+            self._check_names(doc.source)
             try:
                 text = text_of(doc.source, self.model.text_fields)
             except DocumentError:
@@ -186,19 +232,20 @@ class Batches:
                     ) from None
                 raise
             # The text as well: other text fields make another vector of the same source.
-            return _Read(doc, text, self._digest({"source": doc.source, "text": text}), self._titled(doc, text))
+            digest = self._digest({"source": doc.source, "text": text})
+            return _Read(doc, text, digest, doc.source, self._titled(doc.source, text))
         given = self._stored(doc.source)
-        kept = replace(doc, source=source_fields(doc.source))
+        kept = source_fields(doc.source)
         self._check_names(kept)
         text = ""
         if self.dense:
             try:
-                text = text_of(kept.source, self.model.text_fields)
+                text = text_of(kept, self.model.text_fields)
             except DocumentError as error:
                 raise DocumentError(
                     f"its dense vector is of a text that the vector file has not kept: {error}"
                 ) from None
-        return _Read(kept, given, self._digest(doc.source), self._titled(kept, text))
+        return _Read(doc, given, self._digest(_content(given, doc.source, kept)), kept, self._titled(kept, text))
 
     def _stored(self, fields: Mapping[str, Any]) -> SparseVector | Sequence[EncodedPassage]:
         """What a line of a vector file holds."""
@@ -210,18 +257,22 @@ class Batches:
 
     def _digest(self, content: Mapping[str, Any]) -> str:
         """The hash of all that decides what is stored."""
-        # As it ever was where there is no dense vector: what such an index holds stays unchanged.
-        return content_hash({**content, "dense": self.dense.fingerprint} if self.dense else content)
+        # As it ever was where there is neither: what such an index holds stays unchanged.
+        if self.dense:
+            content = {**content, "dense": self.dense.fingerprint}
+        if self.model.salt:
+            content = {**content, "salt": self.model.salt}
+        return content_hash(content)
 
-    def _titled(self, doc: Doc, text: str) -> TitledText | None:
+    def _titled(self, source: Mapping[str, Any], text: str) -> TitledText | None:
         """The text as the dense encoder wants it."""
         if self.dense is None:
             return None
         named = self.model.text_fields
         if not self.dense.recipe.titled or TITLE not in named:
             return text
-        title = _text_or_nothing(doc.source, [TITLE])
-        return title, _text_or_nothing(doc.source, [name for name in named if name != TITLE])
+        title = _text_or_nothing(source, [TITLE])
+        return title, _text_or_nothing(source, [name for name in named if name != TITLE])
 
     def _encoded(
         self, found: Mapping[int, _Read], settled: dict[int, BulkOutcome]
@@ -254,8 +305,9 @@ class Batches:
                 passages = tuple(read.given)
                 effects[place] = Effect(len(passages), sum(len(cut.vector) for cut in passages), 0.0, 0, 0.0)
             encoded[place] = EncodedDoc(
-                doc.id or "", doc.source, doc.position, read.digest, sparse, dense.get(place), passages, doc.op
-            )
+                doc.id or "", read.source, doc.position, read.digest, sparse, dense.get(place), passages, doc.op,
+                doc.version, doc.routing, doc.stored,
+            )  # fmt: skip
         return encoded, effects
 
     def _dense(self, found: Mapping[int, _Read]) -> dict[int, DenseVector]:
@@ -270,8 +322,10 @@ class Batches:
         Of several of one id only the first: the others met it there in that run, too.
         """
         found: set[int] = set()
+        if not self.journal or not self.journal.before:
+            return found
         for place, item in enumerate(batch):
-            if self.journal and number + place in self.journal.before and item.id and item.id not in self.replayed:
+            if number + place in self.journal.before and item.id and item.id not in self.replayed:
                 self.replayed.add(item.id)
                 found.add(place)
         return found
@@ -283,7 +337,9 @@ class Batches:
         settled: dict[int, BulkOutcome],
         before: set[int],
     ) -> None:
-        stored = self.hashes([read.doc.id for read in found.values() if read.doc.id])
+        stored = dict(self.hashes([read.doc.id for read in found.values() if read.doc.id and not read.doc.stored]))
+        # What is read from the index itself has brought its hash along.
+        stored |= {read.doc.id: read.doc.stored.digest for read in found.values() if read.doc.id and read.doc.stored}
         for place, item in enumerate(batch):
             if place in settled:
                 continue
@@ -298,16 +354,49 @@ class Batches:
         while len(self.sent) > self.most_under_way:
             del self.sent[next(iter(self.sent))]
 
-    def _check_names(self, doc: Doc) -> None:
-        model = self.model
-        kept = {model.passage_field or model.field: "--passage-field" if model.passage_field else "--field"}
-        if self.dense and model.dense_field:
-            kept[model.dense_field] = "--dense-field"
-        for name, option in (kept | {HASH_FIELD: "--field"}).items():
-            if name in doc.source:
-                raise DocumentError(
-                    f"it has a field {name} of its own, which the index keeps for the bridge; see {option}"
-                )
+    def _check_update(self, doc: Doc) -> None:
+        """Raises DocumentError where a partial update changes what is encoded."""
+        if self.vectors is not None:
+            raise DocumentError("a file of vectors holds whole documents, not updates of some fields")
+        if doc.version is not None:
+            raise DocumentError("a partial update cannot have an external version: engines take none there")
+        heads = {name.partition(".")[0] for name in self.model.text_fields} | set(self.model.text_fields)
+        if touched := [name for name in doc.source if name in heads]:
+            raise DocumentError(
+                f"a partial update of {touched[0]}, which is encoded, would leave the old vector: "
+                "send the whole document"
+            )
+        self._check_names(doc.source)
+
+    def _check_names(self, source: Mapping[str, Any]) -> None:
+        if source.keys().isdisjoint(self.own_names):
+            return
+        name = next(name for name in self.own_names if name in source)
+        raise DocumentError(
+            f"it has a field {name} of its own, which the index keeps for the bridge; see {self.own_names[name]}"
+        )
+
+
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """Documents under way are many objects without cycles: looking for these takes a quarter of a load's time."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+def _content(
+    given: SparseVector | Sequence[EncodedPassage], line: Mapping[str, Any], source: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """What a vector file's line holds, for its hash; a plain vector in the form that is written fastest."""
+    if not isinstance(given, SparseVector):
+        return line
+    return {"source": source, "tokens": given.tokens, "weights": given.weights.tobytes()}
 
 
 def _text_or_nothing(source: Mapping[str, Any], fields: Sequence[str]) -> str:
@@ -318,7 +407,9 @@ def _text_or_nothing(source: Mapping[str, Any], fields: Sequence[str]) -> str:
 
 
 def _refused(doc: Doc, error: DocumentError) -> BulkOutcome:
-    return _dead(DeadLetter(doc.position, doc.id, str(error), dict(doc.source)))
+    # A letter says what was asked for, so that trying it again asks for the same.
+    document = dict(doc.source) if doc.op == "index" else {**doc.source, "_op": doc.op}
+    return _dead(DeadLetter(doc.position, doc.id, str(error), document))
 
 
 def _dead(letter: DeadLetter) -> BulkOutcome:

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from bridge.encode.base import Encoder
-from bridge.engines import IndexState
+from bridge.engines import Engine, IndexState
 from bridge.errors import ModelMismatch, UsageError
 from bridge.prepare import Passages, Preparation
 from bridge.prune import parse_pruning
+from bridge.records import HASH_FIELD
 from bridge.tokens import Kind
 
 META_FORMAT = 1
+
+
+Hashes = Callable[[Sequence[str]], Mapping[str, str | None]]
+"""Ids ─▶ the stored content hash of those that exist."""
+
+
+def content_hashes(engine: Engine, state: IndexState) -> Hashes:
+    """What tells the content hashes of an index's documents, the way that is fast there."""
+    properties = state.mappings.get("properties") or {}
+    if (properties.get(HASH_FIELD) or {}).get("store"):
+        return lambda ids: engine.get_stored(state.name, ids, HASH_FIELD)
+
+    def of_sources(ids: Sequence[str]) -> dict[str, str | None]:
+        found = engine.get_sources(state.name, ids, [HASH_FIELD])
+        return {name: fields.get(HASH_FIELD) for name, fields in found.items()}
+
+    return of_sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +56,8 @@ class IndexModel:
     passage_overlap: int = 0
     pruning: str | None = None
     """As `bridge.prune.parse_pruning` reads it."""
+    salt: str | None = None
+    """Part of every content hash: what another index's writers bring here by mistake is not taken for its own."""
 
     @property
     def path(self) -> str:

@@ -298,7 +298,7 @@ def _extend(planned: Plan, state: IndexState, there: IndexModel | None, wanted: 
     for name, want in mappings["properties"].items():
         if name not in current:
             missing[name] = want
-        elif not templates.covers(current[name], want):
+        elif not templates.covers(current[name], _comparable(name, want)):
             raise IndexConflict(
                 f"index {planned.index} has a field {name} of another kind "
                 f"({templates.line(current[name])}, wanted {templates.line(want)}); a mapping cannot be changed: "
@@ -324,6 +324,11 @@ def _extend(planned: Plan, state: IndexState, there: IndexModel | None, wanted: 
         pipelines=planned.pipelines,
         diff=templates.diff(planned.index, before, after),
     )
+
+
+def _comparable(name: str, want: dict[str, Any]) -> dict[str, Any]:
+    """`want` without what makes an index faster and nothing else: an older one may lack it."""
+    return {key: value for key, value in want.items() if not (name == HASH_FIELD and key == "store")}
 
 
 def _joined(planned: Plan, there: IndexModel) -> IndexModel:
@@ -357,6 +362,7 @@ def _joined(planned: Plan, there: IndexModel) -> IndexModel:
         query_encoders=tuple(dict.fromkeys((*there.query_encoders, *wanted.query_encoders))),
         dense_field=wanted.dense_field or there.dense_field,
         dense_encoder=wanted.dense_encoder or there.dense_encoder,
+        salt=there.salt,
     )
 
 

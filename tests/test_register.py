@@ -51,6 +51,12 @@ class Canned(Engine):
     def close(self) -> None:
         pass
 
+    def open_point(self, index: str, shard: int, keep_alive: str) -> str:
+        raise NotImplementedError
+
+    def close_point(self, point: str) -> None:
+        raise NotImplementedError
+
     @staticmethod
     def capabilities(version: tuple[int, int, int], plugins: frozenset[str] | None) -> Any:
         raise NotImplementedError
@@ -82,7 +88,7 @@ def there(meta: Mapping[str, Any] | None = None, **settings: str) -> dict[str, A
     kept = IndexModel("space-1", "model-1", ("model-1",), "rank_features", "embedding", ("title", "text")).as_meta()
     properties = {
         "embedding": {"type": "rank_features"},
-        "bridge_content_hash": {"type": "keyword", "index": False, "doc_values": False},
+        "bridge_content_hash": {"type": "keyword", "index": False, "doc_values": False, "store": True},
     }
     return {
         "i": {

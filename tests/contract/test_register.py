@@ -79,7 +79,7 @@ def test_an_index_is_created_with_its_model_in_meta(engine: Engine, index: str, 
     state = engine.require_index(index)
     assert state.mappings["properties"] == {
         "embedding": {"type": "rank_features"},
-        "bridge_content_hash": {"type": "keyword", "index": False, "doc_values": False},
+        "bridge_content_hash": {"type": "keyword", "index": False, "doc_values": False, "store": True},
     }
     assert state.meta == {
         "format": 1,

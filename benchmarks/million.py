@@ -1,0 +1,174 @@
+"""A load of a million documents: does it end, does memory stay flat, does it keep its pace.
+
+    python benchmarks/million.py                       on the embedded OpenSearch node; about 20 minutes on two cores
+    python benchmarks/million.py --documents 100000    a tenth of it
+
+Documents are passages of msdocs100k, recombined: the first half of one and the second half of another. They go in as
+`bridge ingest` takes them without a model: a lexical model is fitted on the source first. Memory is the peak of the
+bridge's process, beside that of a load of a tenth of the documents. The pace of the last tenth is compared with a raw
+replay (see `ingest.py`) of as many further documents into the same index, of the size that it has then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import count as numbers
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.ingest import CHUNK, INDEX, SHARED, engine_at, replay
+
+POINTS = 20
+"""How many times the pace is noted."""
+
+
+def recombined() -> Iterator[dict[str, str]]:
+    """Documents without end, the same ones each time."""
+    with gzip.open(SHARED / "data" / "corpora" / "msdocs100k" / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
+        texts = [json.loads(line)["text"] for line in lines]
+    choose = random.Random(0)
+    for number in numbers():
+        first, second = choose.choice(texts), choose.choice(texts)
+        yield {"_id": f"m{number}", "text": first[: len(first) // 2] + " " + second[len(second) // 2 :]}
+
+
+def write(path: Path, documents: Iterator[dict[str, str]], count: int) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for document in islice(documents, count):
+            file.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+
+def work(url: str, source: Path, documents: int) -> None:
+    """One load; prints when how many documents were settled, and the peak of memory."""
+    from bridge.ingest import IngestOptions, ingest
+    from bridge.records import Progress
+    from bridge.register import RegisterOptions
+    from bridge.sources import open_source
+
+    engine = engine_at(url)
+    if engine.get_index(INDEX):
+        engine.delete_index(INDEX)
+    started = time.perf_counter()
+    seen: list[tuple[int, float]] = []
+
+    def report(progress: Progress) -> None:
+        if progress.stage == "ingest" and progress.documents >= (len(seen) + 1) * documents / POINTS:
+            seen.append((progress.documents, time.perf_counter() - started))
+
+    letters = source.parent / "dead-letter.jsonl"
+    options = IngestOptions(dead_letter=letters, fresh=True, register=RegisterOptions(shards=1, replicas=0))
+    with open_source([str(source)]) as opened:
+        summary = ingest(engine, INDEX, opened, options, report=report)
+    seen.append((summary.source, time.perf_counter() - started))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({
+        "seen": seen, "peak": peak, "indexed": summary.indexed, "dead": summary.dead, "model": summary.model,
+        "count": engine.count(INDEX),
+    }))  # fmt: skip
+
+
+def load(url: str, source: Path, documents: int) -> dict[str, Any]:
+    """Run `work` in a process."""
+    environment = os.environ | {"BRIDGE_DATA_DIR": os.environ.get("BRIDGE_DATA_DIR", str(source.parent / "data"))}
+    done = subprocess.run(
+        [sys.executable, __file__, "--worker", url, str(source), str(documents)],
+        stdout=subprocess.PIPE, text=True, check=True, env=environment,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if found["indexed"] != documents or found["count"] != documents:
+        raise RuntimeError(f"{found['indexed']} of {documents} documents were indexed, {found['count']} are there")
+    return found
+
+
+def bodies(source: Path, model: str) -> list[bytes]:
+    """Ready-made `_bulk` bodies of a source's documents, as the bridge would send them with that model."""
+    from bridge import load_encoder
+    from bridge.batches import Batches
+    from bridge.bulk import BulkOptions, BulkSender
+    from bridge.indexmodel import IndexModel
+    from bridge.sources import open_source
+
+    encoder = load_encoder(model)
+    index = IndexModel(
+        encoder.space, encoder.fingerprint, (encoder.query_fingerprint,), "rank_features", "embedding",
+        ("title", "text"),
+    )  # fmt: skip
+    found: list[bytes] = []
+
+    def keep(body: bytes) -> list[dict[str, Any]]:
+        found.append(body)
+        return [{"create": {**json.loads(line)["create"], "status": 201}} for line in body.split(b"\n")[0:-1:2]]
+
+    with open_source([str(source)]) as opened:
+        run = Batches(opened, encoder, index, "opensearch", lambda ids: {}, 10_000)
+        options = BulkOptions(operation="create", in_flight=1, chunk_documents=CHUNK)
+        for _ in BulkSender(keep, run.body, lambda ids: {}, options).run(run.documents(0, fresh=True)):
+            run.effects.popleft()
+    return found
+
+
+def pace(seen: list[tuple[int, float]], start: float, end: float) -> float:
+    """Documents a second between two shares of the whole."""
+    whole = seen[-1][0]
+    inside = [point for point in seen if start * whole <= point[0] <= end * whole]
+    (first, began), (last, ended) = inside[0], inside[-1]
+    return (last - first) / (ended - began)
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url")
+    parser.add_argument("--documents", type=int, default=1_000_000)
+    parser.add_argument("--connections", type=int, default=3, help="of the raw replay")
+    options = parser.parse_args()
+    from bridge.resolve import connect
+    from bridge.settings import load_settings
+
+    documents, tenth = options.documents, options.documents // 10
+    with (
+        tempfile.TemporaryDirectory() as home,
+        connect(load_settings(url=options.url), lambda line: print(line, file=sys.stderr)) as engine,
+    ):
+        url = engine.url
+        made, few, more = recombined(), Path(home) / "few.jsonl", Path(home) / "more.jsonl"
+        source = Path(home) / "documents.jsonl"
+        write(few, recombined(), tenth)
+        write(source, made, documents)
+        write(more, made, tenth)
+        small = load(url, few, tenth)
+        found = load(url, source, documents)
+        replayed = bodies(more, found["model"])
+        started = time.perf_counter()
+        replay(url, replayed, options.connections)
+        raw = tenth / (time.perf_counter() - started)
+        engine.delete_index(INDEX)
+    seen = found["seen"]
+    print("\n| documents | after | documents/s since the line above |\n| ---: | ---: | ---: |")
+    for (before, began), (now, ended) in zip([(0, 0.0), *seen[:-1]], seen, strict=True):
+        if now > before:
+            print(f"| {now:,} | {ended:.0f} s | {(now - before) / (ended - began):,.0f} |")
+    last = pace(seen, 0.9, 1)
+    print(f"\npeak memory: {small['peak'] / 1e6:.0f} MB at {tenth:,} documents, {found['peak'] / 1e6:.0f} MB at "
+          f"{documents:,} ({found['peak'] / small['peak']:.3f} times)\nlast tenth: {last:,.0f} documents/s; raw replay "
+          f"at that size: {raw:,.0f} documents/s ({last / raw:.3f} of it)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        work(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
+    else:
+        main()
