@@ -65,14 +65,18 @@ class DeadLetterFile:
                 self._file = self.path.open("ab")
             self._file.write(line)
 
+    @property
+    def length(self) -> int:
+        """The file's length in bytes, with what is not yet on the disk."""
+        return self._size if self._file is None else self._file.tell()
+
     def sync(self) -> int:
         """The file's length in bytes, all of it on the disk."""
         if self._file is not None:
             with self._wrapped():
                 self._file.flush()
                 os.fsync(self._file.fileno())
-                self._size = self._file.tell()
-        return self._size
+        return self.length
 
     def close(self) -> None:
         if self._file is not None:

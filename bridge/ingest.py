@@ -9,66 +9,54 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import msgspec
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_delay,
+    stop_any,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
-from bridge import register
-from bridge.batches import BATCH, Batches
-from bridge.bulk import BulkOptions, BulkSender
+from bridge.batches import Batches, most_under_way
+from bridge.bulk import BulkSender
 from bridge.checkpoint import Checkpoint, check_same_run, read_checkpoint, write_checkpoint
 from bridge.deadletter import DeadLetterFile
-from bridge.encode import Encoder, load_encoder
-from bridge.encode.dense import DenseEncoder, load_dense
-from bridge.encode.load import ModelOrigin
-from bridge.engines import Engine
+from bridge.encode import Encoder
+from bridge.encode.dense import DenseEncoder
+from bridge.engines import Engine, IndexState
 from bridge.errors import (
+    BridgeError,
     DocumentError,
     EngineError,
     EngineForbidden,
     IndexReadOnly,
-    ModelMismatch,
     RequestRejected,
-    UsageError,
 )
 from bridge.fit import FitOptions, fit
-from bridge.indexmodel import IndexModel
+from bridge.indexmodel import IndexModel, content_hashes
+from bridge.inplace import in_place
 from bridge.journal import Journal
 from bridge.keeper import Keeper
-from bridge.loadsettings import begin_load, finish_load
-from bridge.modelstore import find_dense, find_model, save_dense, save_model
-from bridge.records import HASH_FIELD, TEXT_FIELDS, Doc, Progress, Report
-from bridge.register import RegisterOptions
+from bridge.loadplan import IngestOptions, apply_load, plan_load
+from bridge.loadsettings import await_copies, begin_load, finish_load, has_copies
+from bridge.meter import Meter
+from bridge.records import BulkOutcome, Doc, Effort, Progress, Report
 from bridge.settings import data_folder
 from bridge.sources import Source, text_of
-from bridge.vectorfile import StoredEncoder, VectorMeta, source_fields
 
+__all__ = ["IngestOptions", "IngestSummary", "checkpoint_path", "ingest", "journal_path", "texts_of"]
 
-@dataclass(frozen=True, slots=True)
-class IngestOptions:
-    """How to ingest; what is None is decided by the index, or by the defaults for a new one."""
-
-    model: str | None = None
-    text_fields: tuple[str, ...] | None = None
-    register: RegisterOptions = field(default_factory=RegisterOptions)
-    fit: FitOptions = field(default_factory=FitOptions)
-    dead_letter: Path | None = None
-    fresh: bool = False
-    """Forget the checkpoint of an interrupted run and begin at the source's start."""
-    bulk: BulkOptions = field(default_factory=BulkOptions)
-    error_budget: float = 0.5
-    """Stop when more than this share of the documents so far is dead, of 1,000 documents or more; 1 never does."""
-    run: Mapping[str, Any] = field(default_factory=dict)
-    """Device, precision and the rest, as `bridge.load_encoder` takes them."""
-    vectors: VectorMeta | None = None
-    """The source is files of `bridge encode`: their vectors go in as they are."""
-    dense: str | None = None
-    """A dense encoder's folder or Hugging Face id: its vectors go in too. An index that has such vectors keeps them
-    up with the encoder that it remembers."""
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +70,10 @@ class IngestSummary:
     dead: int
     retried: int
     seconds: float
+    encode_seconds: float
+    """Of `seconds`, what reading and encoding took, …"""
+    engine_seconds: float
+    """… and what was spent waiting for the engine."""
     model: str
     dead_letter: str | None = None
     first_dead: str | None = None
@@ -123,32 +115,63 @@ def ingest(
     """
     started = time.monotonic()
     options = options or IngestOptions()
-    encoder, dense, model = _prepare(engine, index, source, options, say, report)
+    whole, fitting = source, options.fit
+    plan = plan_load(engine, index, source, options, lambda fields: _fit(whole, fields, fitting, report, say), say)
+    inside = in_place(source, plan.state)
+    apply_load(engine, plan, say)
+    encoder, dense, model = plan.encoder, plan.dense, plan.model
     state = engine.require_index(index)
+    if inside:
+        # What is done already is seen document by document: there is no place to go on at.
+        source, options = inside.begin(source, model), replace(options, fresh=True)
     path = checkpoint_path(engine, state.name, source)
     position = _begin(engine, state.uuid, index, source, (encoder, dense), options, path, say)
     letters = DeadLetterFile(Path(position.dead_letter), position.dead_letter_bytes)
+    meter = Meter()
+    patient = _Patience(options.bulk.patience, say)
 
-    def hashes(ids: Sequence[str]) -> dict[str, str | None]:
-        found = engine.get_sources(index, list(ids), [HASH_FIELD])
-        return {name: fields.get(HASH_FIELD) for name, fields in found.items()}
+    stored = content_hashes(engine, state)
 
-    # What the sender holds back behind a chunk that is stuck, the chunk that it fills, and the batch at hand.
-    most_under_way = (2 * options.bulk.in_flight + 2) * options.bulk.chunk_documents + BATCH
+    def hashes(ids: Sequence[str]) -> Mapping[str, str | None]:
+        return patient(lambda: stored(ids))
+
     journal = Journal(journal_path(path))
     fresh = position.operation == "create"
-    run = Batches(source, encoder, model, engine.product, hashes, most_under_way, dense, options.vectors, journal)
+    asked = meter.asking(hashes)
+    run = Batches(
+        source, encoder, model, engine.product, asked, most_under_way(options.bulk), dense, options.vectors, journal
+    )
+    if inside:
+        inside.is_current = run.is_current
+    # An ingest pipeline has done its work on documents that are there.
+    pipeline = "_none" if inside else None
     sender = BulkSender(
-        lambda body: engine.bulk(index, body),
-        run.body,
+        meter.sending(lambda lines: engine.bulk(index, lines, pipeline=pipeline)),
+        inside.body(run.body) if inside else run.body,
         hashes,
-        replace(options.bulk, operation="create" if fresh else "index"),
+        replace(options.bulk, operation=inside.operation if inside else "create" if fresh else "index"),
         warn=say,
     )
-    keeper = Keeper(engine, index, state, path, journal, letters, source, report, options.error_budget)
+    patient.ended = sender.ended
+
+    def effort() -> Effort:
+        return meter.effort(waited=sender.waited, retried=sender.retried, queued=sender.queued)
+
+    fast = options.fast_load
+    keeper = Keeper(engine, index, state, path, journal, letters, source, report, options.error_budget, effort, fast)
+    begun = position.position
+
+    def load() -> Generator[BulkOutcome, None, None]:
+        return sender.run(meter.reading(run.documents(begun, fresh=fresh)))
+
     try:
-        _begin_load(engine, index, fresh, say)
-        position = keeper.settle(sender.run(run.documents(position.position, fresh=fresh)), run.effects, position)
+        _begin_load(engine, state, index, fresh, fast, say)
+        # Closed before anything else happens: requests under way must not meet the index's own settings.
+        with contextlib.closing(inside.outcomes(load) if inside else load()) as outcomes:
+            position = keeper.settle(outcomes, run.effects, position)
+        # The sender has ended, and with it the patience of its threads.
+        patient.ended = threading.Event()
+        patient(lambda: (engine.flush if fast else engine.refresh)(index))
     except KeyboardInterrupt:
         say(f"interrupted; {path} remembers the place: the same command goes on there")
         raise
@@ -156,9 +179,11 @@ def ingest(
         letters.close()
         journal.close()
         _finish(engine, index, say)
-    engine.refresh(index)
     path.unlink(missing_ok=True)
     journal.remove()
+    if fast:
+        _end_fast(engine, index, say)
+    spent = effort()
     return IngestSummary(
         source=position.position,
         indexed=position.indexed,
@@ -167,6 +192,8 @@ def ingest(
         dead=position.dead,
         retried=sender.retried,
         seconds=round(time.monotonic() - started, 3),
+        encode_seconds=round(spent.encode_seconds, 3),
+        engine_seconds=round(spent.engine_seconds, 3),
         model=encoder.fingerprint,
         dead_letter=position.dead_letter if position.dead else None,
         first_dead=letters.first,
@@ -177,12 +204,43 @@ def ingest(
     )
 
 
-def _begin_load(engine: Engine, index: str, fresh: bool, say: Callable[[str], None]) -> None:
+class _Patience:
+    """Asks again while the engine is away for a moment, as a node is that is started again."""
+
+    def __init__(self, seconds: float, say: Callable[[str], None]) -> None:
+        self._seconds, self._say = seconds, say
+        self.ended = threading.Event()
+        """What is to be done no longer: nobody waits for an answer."""
+
+    def __call__(self, ask: Callable[[], Answer]) -> Answer:
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, BridgeError) and error.retryable),
+            wait=wait_random_exponential(multiplier=0.5, max=30),
+            stop=stop_any(stop_after_delay(self._seconds), stop_when_event_set(self.ended)),
+            sleep=self._wait,
+            before_sleep=self._noticed,
+            reraise=True,
+        )
+        return retrying(ask)
+
+    def _wait(self, seconds: float) -> None:
+        self.ended.wait(seconds)
+
+    def _noticed(self, state: RetryCallState) -> None:
+        self._say(f"{state.outcome.exception() if state.outcome else None}; trying again")
+
+
+def _begin_load(
+    engine: Engine, state: IndexState, index: str, fresh: bool, fast: bool, say: Callable[[str], None]
+) -> None:
     """Settings for the load, where this user may change them: documents go in without that, too."""
+    if fast and has_copies(state):
+        use = f"{index}: " if fresh else f"{index} is in use; "
+        say(f"{use}until this load ends, it has no replicas (--fast-load): a node that is lost takes its part along")
     try:
-        begin_load(engine, index, fresh=fresh)
+        begin_load(engine, index, fresh=fresh, fast=fast)
     except (EngineForbidden, IndexReadOnly, RequestRejected) as error:
-        say(f"{index} keeps its refresh interval: {error}")
+        say(f"{index} keeps its own settings during the load: {error}")
 
 
 def _finish(engine: Engine, index: str, say: Callable[[str], None]) -> None:
@@ -191,6 +249,15 @@ def _finish(engine: Engine, index: str, say: Callable[[str], None]) -> None:
         finish_load(engine, index)
     except EngineError as error:
         say(f"{index} has still the settings of a load ({error}); bridge ingest {index} --finish puts them back")
+
+
+def _end_fast(engine: Engine, index: str, say: Callable[[str], None]) -> None:
+    """See the replicas come back; the documents are in, whether they do or not."""
+    try:
+        engine.refresh(index)
+        await_copies(engine, index, say)
+    except EngineError as error:
+        say(f"the documents are in, but whether {index} has its replicas again is not known: {error}")
 
 
 def _pruned(position: Checkpoint, model: IndexModel) -> dict[str, float]:
@@ -206,7 +273,7 @@ def _pruned(position: Checkpoint, model: IndexModel) -> dict[str, float]:
 
 def checkpoint_path(engine: Engine, index: str, source: Source) -> Path:
     """Where the checkpoint of this source into this index lies; the same command finds it again."""
-    names = [str(Path(file.name).resolve()) for file in source.files]
+    names = [file.key for file in source.files]
     key = "\0".join([engine.info().cluster_uuid or engine.url, index, *names])
     return data_folder() / "checkpoints" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
@@ -216,126 +283,12 @@ def journal_path(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".sent")
 
 
-def _prepare(
-    engine: Engine,
-    index: str,
-    source: Source,
-    options: IngestOptions,
-    say: Callable[[str], None],
-    report: Report,
-) -> tuple[Encoder, DenseEncoder | None, IndexModel]:
-    """The encoders, and the index's own description, registered where it was missing."""
-    state = engine.get_index(index)
-    there = IndexModel.of(state) if state else None
-    wanted = options.register
-    if options.text_fields:
-        wanted = replace(wanted, text_fields=options.text_fields)
-    if options.vectors:
-        encoder, origin = _of_vectors(options.vectors, options)
-        wanted = _as_stored(wanted, options.vectors)
-        if not options.text_fields and not there:
-            wanted = replace(wanted, text_fields=options.vectors.text_fields)
-    elif options.model:
-        encoder = load_encoder(options.model, **options.run)
-        origin = ModelOrigin.of(options.model, options.run)
-    elif there and there.document_encoder:
-        encoder = find_model(engine, there.document_encoder, **options.run)
-        origin = ModelOrigin.of(encoder.fingerprint)
-        say(f"using the index's own model {encoder.fingerprint}")
-    else:
-        fields = wanted.text_fields or (there.text_fields if there else TEXT_FIELDS)
-        encoder = _fit(source, fields, options.fit, report)
-        origin = ModelOrigin.of(encoder.fingerprint)
-        say(f"no model was named: fitted {encoder.fingerprint} on the source itself")
-    if there and there.document_encoder:
-        there.check_document_encoder(encoder, index)
-    if not options.vectors:
-        encoder.encode_document([""])  # a query-only model says so before anything is written
-    dense = _dense(engine, index, there, options, say)
-    if dense and options.vectors:
-        _check_texts(source, options.text_fields or (there.text_fields if there else options.vectors.text_fields))
-    # What the index has already is left as an administrator may have made it, its search pipeline too.
-    if dense and options.dense:
-        wanted = replace(wanted, dense=dense.description)
-    planned = register.plan(engine, index, encoder, wanted)
-    by_id = planned.model.kind == "sparse_vector" and engine.product == "opensearch"
-    if by_id and isinstance(encoder, StoredEncoder):
-        raise UsageError(
-            f"index {index} keeps ids, and a vector file has tokens; name the model ({encoder.name}) with --model"
-        )
-    for step in planned.steps:
-        say(step)
-    register.apply(engine, planned)
-    if origin:
-        save_model(engine, encoder, origin)
-    if dense and options.dense:
-        save_dense(engine, dense.fingerprint, ModelOrigin.of(options.dense))
-    return encoder, dense, planned.model
-
-
-def _dense(
-    engine: Engine, index: str, there: IndexModel | None, options: IngestOptions, say: Callable[[str], None]
-) -> DenseEncoder | None:
-    """The dense encoder that is named, else the index's own, loaded; None where there is neither."""
-    wanted = options.register.dense
-    own = (there.dense_encoder if there else None) or (wanted.fingerprint if wanted else None)
-    # A revision is the sparse model's repository's; an activation and a teacher are nothing to a dense encoder.
-    run = {key: value for key, value in options.run.items() if key not in ("revision", "activation", "teacher")}
-    if options.dense:
-        dense = load_dense(options.dense, **run)
-        if own and dense.fingerprint != own:
-            raise ModelMismatch(
-                f"index {index} holds dense vectors of {own}; the model {dense.name} is {dense.fingerprint}, and "
-                "mixed vectors cannot be compared. Leave --dense out, or ingest into a new index"
-            )
-    elif own:
-        dense = find_dense(engine, own, **run)
-        say(f"using the index's own dense model {own}")
-    else:
-        return None
-    _ = dense.runtime  # what is missing must show before anything is written
-    return dense
-
-
-def _as_stored(wanted: RegisterOptions, meta: VectorMeta) -> RegisterOptions:
-    """`wanted` for vectors that are there already."""
-    asked = (wanted.passages, wanted.passage_tokens, wanted.overlap, wanted.pruning)
-    if any(option is not None for option in asked):
-        raise UsageError(
-            f"the vectors of these files were made as: {meta.preparation}, and go in as they are; "
-            "passages and pruning are options of `bridge encode`"
-        )
-    return replace(wanted, prepared=meta.prepared)
-
-
-def _check_texts(source: Source, fields: tuple[str, ...]) -> None:
-    """Raises UsageError where the vector files have not kept the texts that a dense encoder needs."""
-    first = next((item for item in source.read() if isinstance(item, Doc) and item.op == "index"), None)
-    if first is None:
-        return
-    try:
-        text_of(source_fields(first.source), fields)
-    except DocumentError as error:
-        raise UsageError(
-            f"dense vectors need the texts, which {source.name} has not kept ({error}); encode it with "
-            "--keep-source, or ingest the texts themselves"
-        ) from None
-
-
-def _of_vectors(meta: VectorMeta, options: IngestOptions) -> tuple[Encoder, ModelOrigin | None]:
-    """The encoder of vector files: the model itself where it is named, else what the files say of it."""
-    if not options.model:
-        return StoredEncoder(meta), None
-    encoder = load_encoder(options.model, **options.run)
-    if encoder.fingerprint != meta.document_encoder:
-        raise ModelMismatch(
-            f"the vectors are of {meta.model} ({meta.document_encoder}), not of {encoder.name} ({encoder.fingerprint})"
-        )
-    return encoder, ModelOrigin.of(options.model, options.run)
-
-
-def _fit(source: Source, fields: tuple[str, ...], options: FitOptions, report: Report) -> Encoder:
-    return fit(texts_of(source, fields, report), options=options)
+def _fit(
+    source: Source, fields: tuple[str, ...], options: FitOptions, report: Report, say: Callable[[str], None]
+) -> Encoder:
+    encoder = fit(texts_of(source, fields, report), options=options)
+    say(f"no model was named: fitted {encoder.fingerprint} on the source itself")
+    return encoder
 
 
 def texts_of(source: Source, fields: tuple[str, ...], report: Report) -> Iterator[str]:

@@ -4,12 +4,16 @@ A run that is killed leaves documents behind that the engine may or may not have
 them again; where such a document is there already, it is this load that put it there, and it counts as indexed.
 
 The file holds a line for each batch: the first item's number in the source, and which items were sent, a bit each.
-It is read only after a crash of this process, so it goes to the kernel at once but is not forced onto the disk: what
-a crash of the machine takes from it makes a count differ (unchanged in the place of indexed), never a document.
+It is read only after a crash of this process, so a line goes to the kernel at once but is not forced onto the disk:
+what a crash of the machine takes from it makes a count differ (unchanged in the place of indexed), never a document.
+At a checkpoint what is settled leaves the file; the shorter one is written aside and takes its name, so that a kill
+in between leaves the old one or the new one, whole.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +32,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._part = path.with_name(path.name + ".part")
         self._file: BinaryIO | None = None
         # Kept until the checkpoint is past them: this run may be killed as well.
         self._batches = deque(_read(path))
@@ -46,20 +51,36 @@ class Journal:
         self._batches.append((first, first + len(sent), line))
         with self._writing():
             if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                # Unbuffered: what was written outlives the process.
-                self._file = self._path.open("ab", buffering=0)
-            self._file.write(line)
+                # An interrupted run may have left half a line, and what is added must not continue it.
+                self._file = self._rewritten()
+            elif self._file.write(line) != len(line):
+                # A disk that fills up takes what it has room for, and only then refuses.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def settled(self, position: int) -> None:
-        """The checkpoint stands at `position`: earlier intents are no longer needed."""
+        """The checkpoint stands at `position`: earlier intents are no longer needed.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
         while self._batches and self._batches[0][1] <= position:
             self._batches.popleft()
-        # Rewritten under its name: shorter than a batch of the source, and half of it is as good as less of it.
         if self._file is not None:
             with self._writing():
-                self._file.truncate(0)
-                self._file.write(b"".join(line for _, _, line in self._batches))
+                shorter = self._rewritten()
+                self._file.close()
+                self._file = shorter
+
+    def _rewritten(self) -> BinaryIO:
+        """The file, made anew of the batches at hand, open at its end."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._part.open("wb") as file:
+            file.writelines(line for _, _, line in self._batches)
+            file.flush()
+            os.fsync(file.fileno())
+        self._part.replace(self._path)
+        # Unbuffered: what was written outlives the process.
+        return self._path.open("ab", buffering=0)
 
     def close(self) -> None:
         """Keep the file for the run that goes on."""
@@ -70,6 +91,7 @@ class Journal:
     def remove(self) -> None:
         """The run is over."""
         self.close()
+        self._part.unlink(missing_ok=True)
         self._path.unlink(missing_ok=True)
 
     @contextmanager

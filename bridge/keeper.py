@@ -5,23 +5,26 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import msgspec
 
-from bridge.batches import Effect, Totals
+from bridge.batches import Effect
 from bridge.checkpoint import Checkpoint, write_checkpoint
 from bridge.deadletter import DeadLetterFile
 from bridge.engines import Engine, IndexState
 from bridge.errors import BridgeError, EngineError, IndexConflict, SourceError, TooManyDead
 from bridge.journal import Journal
-from bridge.records import BulkOutcome, BulkResult, Progress, Report
+from bridge.records import BulkOutcome, Effort, Progress, Report
 from bridge.sources import Source
 
 CHECKPOINT_SECONDS = 1.0
+FLUSH_SECONDS = 30.0
+"""Between two checkpoints where each wants a flush of the index."""
+
 BUDGET_FROM = 1000
 """Fewer documents say little about a source."""
 
@@ -39,38 +42,35 @@ class Keeper:
     source: Source
     report: Report
     error_budget: float
+    effort: Callable[[], Effort | None] = field(default=lambda: None)
+    flushes: bool = False
+    """The checkpoint moves only past what a flush has brought into segments on the disk."""
 
     def settle(
         self, outcomes: Iterator[BulkOutcome], effects: deque[Effect | None], position: Checkpoint
     ) -> Checkpoint:
         """Take all outcomes; the place after the last."""
-        counts = {name: getattr(position, name) for name in get_args(BulkResult)}
-        totals = Totals.of(position)
-        done = position.position
-        written = time.monotonic()
-
-        def here() -> Checkpoint:
-            return msgspec.structs.replace(
-                position, position=done, dead_letter_bytes=self.letters.sync(), **counts, **asdict(totals)
-            )
-
+        place = position
+        pause = FLUSH_SECONDS if self.flushes else CHECKPOINT_SECONDS
+        kept = told = time.monotonic()
+        self._tell(place)
         try:
             for outcome in outcomes:
                 if outcome.result == "dead":
                     self.letters.append(outcome)
-                counts[outcome.result] += 1
-                # One was put there for each item, in the order in which outcomes come.
-                effect = effects.popleft()
-                if effect and outcome.result == "indexed":
-                    totals.add(effect)
-                done += 1
+                # One effect was put there for each item, in the order in which outcomes come. The place changes at
+                # one stroke: an interrupt before or after leaves counts that agree with each other.
+                place = self._after(place, outcome, effects.popleft())
                 if outcome.result == "dead":
-                    self._check_budget(counts["dead"], done)
-                if time.monotonic() - written >= CHECKPOINT_SECONDS:
-                    if self._same_index():
-                        self._keep(here())
-                    self.report(Progress("ingest", done, self.source.bytes_read, self.source.bytes_total))
-                    written = time.monotonic()
+                    self._check_budget(place)
+                now = time.monotonic()
+                if now - kept >= pause:
+                    if self._may_keep():
+                        self._keep(place)
+                    kept = time.monotonic()
+                if now - told >= CHECKPOINT_SECONDS:
+                    self._tell(place)
+                    told = now
             self._same_index()
         except IndexConflict:
             # What was sent since the last checkpoint may be in an index that nobody wants.
@@ -78,17 +78,55 @@ class Keeper:
         except BaseException as failure:
             # A second failure here must not hide the first; the older checkpoint stands, and is safe.
             with contextlib.suppress(BridgeError):
-                self._keep(here())
+                if self.flushes:
+                    self.engine.flush(self.index)
+                self._keep(place)
             if isinstance(failure, OSError):
                 raise SourceError(
-                    f"the run broke off at document {done + 1:,}: {failure}; the same command goes on there"
+                    f"the run broke off at document {place.position + 1:,}: {failure}; the same command goes on there"
                 ) from failure
             raise
-        return here()
+        self.letters.sync()
+        self._tell(place)
+        return place
+
+    def _after(self, place: Checkpoint, outcome: BulkOutcome, effect: Effect | None) -> Checkpoint:
+        changed: dict[str, Any] = {
+            "position": place.position + 1,
+            outcome.result: getattr(place, outcome.result) + 1,
+        }
+        if outcome.result == "dead":
+            changed["dead_letter_bytes"] = self.letters.length
+        elif effect and outcome.result == "indexed":
+            changed["prepared"] = place.prepared + 1
+            changed["passages"] = place.passages + effect.passages
+            changed["terms"] = place.terms + effect.terms
+            changed["mass"] = place.mass + effect.mass
+            changed["removed_terms"] = place.removed_terms + effect.removed
+            changed["removed_mass"] = place.removed_mass + effect.removed_mass
+        return msgspec.structs.replace(place, **changed)
+
+    def _tell(self, place: Checkpoint) -> None:
+        source = self.source
+        self.report(Progress("ingest", place.position, source.bytes_read, source.bytes_total, self.effort()))
 
     def _keep(self, place: Checkpoint) -> None:
+        self.letters.sync()
         write_checkpoint(self.path, place)
         self.journal.settled(place.position)
+
+    def _may_keep(self) -> bool:
+        """Whether what is settled is in the index that it is meant for, and, where that is asked for, on the disk."""
+        if not self._same_index():
+            return False
+        if self.flushes:
+            try:
+                self.engine.flush(self.index)
+            except EngineError as error:
+                if error.retryable:
+                    return False
+                raise
+        return True
 
     def _same_index(self) -> bool:
         """Whether the index is known to be the one that the run began with.
@@ -110,7 +148,8 @@ class Keeper:
             )
         return True
 
-    def _check_budget(self, dead: int, done: int) -> None:
+    def _check_budget(self, place: Checkpoint) -> None:
+        dead, done = place.dead, place.position
         if done >= BUDGET_FROM and dead > self.error_budget * done:
             raise TooManyDead(
                 f"{dead:,} of the first {done:,} documents cannot go in; the first: {self.letters.first}; stopped, "

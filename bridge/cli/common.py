@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -67,61 +66,21 @@ class State:
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[Progress], None]]:
-        """A progress bar on a terminal, a line every few seconds elsewhere; both on stderr."""
+        """A live view on a terminal, a line every few seconds elsewhere; both on stderr."""
+        from bridge.cli.progress import lines, live
+
         if self.quiet:
             yield lambda progress: None
         elif sys.stderr.isatty():
-            with _bar(self.console(sys.stderr)) as report:
+            with live(self.console(sys.stderr)) as report:
                 yield report
         else:
-            yield _lines(self.say)
+            yield lines(self.say)
 
 
 def error_line(message: str) -> None:
     """What went wrong, on stderr and in one line, whatever the message's own line breaks."""
     click.echo(f"bridge: error: {' '.join(message.split())}", err=True)
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Callable[[Progress], None]]:
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[documents]:,} documents"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, transient=True) as bar:
-
-        def report(progress: Any) -> None:
-            if progress.stage not in tasks:
-                tasks[progress.stage] = bar.add_task(progress.stage, total=progress.bytes_total, documents=0)
-            bar.update(
-                tasks[progress.stage],
-                completed=progress.bytes_read,
-                total=progress.bytes_total,
-                documents=progress.documents,
-            )
-
-        yield report
-
-
-def _lines(say: Callable[[str], None], seconds: float = 5.0) -> Callable[[Any], None]:
-    last = time.monotonic()
-
-    def report(progress: Any) -> None:
-        nonlocal last
-        if time.monotonic() - last < seconds:
-            return
-        last = time.monotonic()
-        total = progress.bytes_total
-        share = f", {100 * progress.bytes_read / total:.0f} % of the source" if total else ""
-        say(f"{progress.stage}: {progress.documents:,} documents{share}")
-
-    return report
 
 
 def state_of(context: click.Context) -> State:

@@ -18,38 +18,32 @@ from bridge.cli.common import (
     State,
     all_of,
     cut_options,
-    error_line,
     model_options,
     pass_state,
     passage_option,
     prune_option,
-    pruning_removed,
     run_options,
 )
+from bridge.cli.indexes import index_opener
+from bridge.cli.sourcing import chosen_source, described, of_vectors, say_matched, source_options
+from bridge.cli.totals import show_summary
 from bridge.errors import UsageError
 from bridge.records import TEXT_FIELDS
 
 if TYPE_CHECKING:
+    from bridge.engines import Engine
     from bridge.fit import FitOptions
-    from bridge.ingest import IngestSummary
+    from bridge.ingest import IngestOptions
     from bridge.register import RegisterOptions
+    from bridge.sources import Source
 
-_text_field = click.option(
+text_field_option = click.option(
     "--text-field", "text_fields", multiple=True, metavar="FIELD",
     help="A field whose text is encoded; may be repeated. Default: title and text, those that are there.",
 )  # fmt: skip
 
-
-_id_options = all_of(
-    click.option("--id-field", default="_id", show_default=True, metavar="FIELD", help="The field that holds the id."),
-    click.option(
-        "--id-from", type=click.Choice(["field", "content"]), default="field", show_default=True,
-        help="Take ids from a field, or make them from the content.",
-    ),
-)  # fmt: skip
-
 _index_option = partial(click.option, cls=SectionOption, section="The index")
-_index_options = all_of(
+index_options = all_of(
     _index_option(
         "--kind", type=click.Choice(["rank_features", "sparse_vector"]),
         help="The vector field's type; by default the best that the engine has for raw vectors.",
@@ -73,7 +67,7 @@ _index_options = all_of(
     ),
 )  # fmt: skip
 
-_passage_options = all_of(
+passage_options = all_of(
     cut_options(),
     passage_option(
         "--passage-field", default="passages", show_default=True, metavar="FIELD", help="The nested passages' field."
@@ -114,16 +108,18 @@ _fit_options = all_of(
     metavar="FOLDER",
     help="Where to write the model.",
 )
-@_text_field
+@source_options
+@text_field_option
 @_fit_options
 @model_options
 @pass_state
 def fit(state: State, /, sources: tuple[str, ...], output: Path, text_fields: tuple[str, ...], **options: Any) -> int:
     """Learn a model from a corpus, in one pass and without training.
 
-    SOURCE is a file (.jsonl .csv .tsv .parquet, also .gz .zst), a glob, a BEIR folder, or - for stdin. The model
-    is BM25 as a pair of sparse encoders: an engine's dot product of its vectors is the BM25 score. With a --teacher
-    it is a projection: documents are encoded by that dense encoder and a table; queries stay a look-up.
+    SOURCE is a file (.jsonl .csv .tsv .parquet, also .gz .zst), a glob, a BEIR folder, one of these in a store
+    (s3://, gs://), or - for stdin. The model is BM25 as a pair of sparse encoders: an engine's dot product of its
+    vectors is the BM25 score. With a --teacher it is a projection: documents are encoded by that dense encoder and a
+    table; queries stay a look-up.
 
     \b
     bridge fit articles.jsonl -o article-model
@@ -135,8 +131,12 @@ def fit(state: State, /, sources: tuple[str, ...], output: Path, text_fields: tu
     from bridge.ingest import texts_of
     from bridge.sources import open_source
 
-    with open_source(sources) as source, state.progress() as report:
+    with (
+        open_source(sources, chosen_source(options), indexes=index_opener(state)) as source,
+        state.progress() as report,
+    ):
         encoder = learn(texts_of(source, text_fields or TEXT_FIELDS, report), output, _fitting(options))
+    say_matched(state, source)
     card = encoder.card
     if state.json:
         state.out({"model": encoder.fingerprint, "folder": str(output), **msgspec.to_builtins(card)})
@@ -160,9 +160,9 @@ def fit(state: State, /, sources: tuple[str, ...], output: Path, text_fields: tu
     metavar="MODEL",
     help="Also let this model ask: a separate query model, or a conversation encoder; may be repeated.",
 )
-@_text_field
-@_index_options
-@_passage_options
+@text_field_option
+@index_options
+@passage_options
 @model_options
 @click.option("--dry-run", is_flag=True, help="Print what would change, as a diff, and change nothing.")
 @pass_state
@@ -184,7 +184,7 @@ def register(
     # A revision is one repository's, and so is an activation: the query models have their own.
     others = {name: load_encoder(name, **running | {"revision": None, "activation": None})
               for name in options["query_models"]}  # fmt: skip
-    chosen = replace(_register_options(options, text_fields), query_models=tuple(others.values()))
+    chosen = replace(register_options(options, text_fields), query_models=tuple(others.values()))
     with state.connect() as engine:
         planned = registering.plan(engine, index, encoder, chosen)
         if not dry_run:
@@ -221,10 +221,10 @@ def register(
     metavar="MODEL",
     help="A card's id, a Hugging Face id, a folder or a fingerprint; else the index's own, else one is fitted.",
 )
-@_id_options
-@_text_field
-@_index_options
-@_passage_options
+@source_options
+@text_field_option
+@index_options
+@passage_options
 @model_options
 @_fit_options
 @click.option(
@@ -235,6 +235,16 @@ def register(
 )
 @click.option("--fresh", is_flag=True, help="Forget the checkpoint of an interrupted run and begin at the start.")
 @click.option("--finish", is_flag=True, help="Load nothing; put back the index's settings after a load that crashed.")
+@click.option(
+    "--fast-load",
+    is_flag=True,
+    help="Do without replicas until the load ends, and wait for them then; a node lost meanwhile takes its part along.",
+)
+@click.option(
+    "--estimate",
+    is_flag=True,
+    help="Load nothing; say from a sample how long it would take, and how much disk.",
+)
 @click.option(
     "--error-budget",
     type=click.FloatRange(0, 1),
@@ -263,23 +273,27 @@ def register(
 def ingest(state: State, /, index: str, sources: tuple[str, ...], **options: Any) -> int:
     """Encode documents and bring them into INDEX, losing none.
 
-    SOURCE is a file (.jsonl .csv .tsv .parquet, also .gz .zst), a glob, a BEIR folder, or - for stdin. INDEX is made
-    if it is not there. An interrupted run goes on where it stopped when the same command is given again. A document
-    that cannot go in is written to the dead-letter file with its reason, and the exit code is 3.
+    SOURCE is a file (.jsonl .csv .tsv .parquet, also .gz .zst), a glob, a BEIR folder, one of these in a store
+    (s3://, gs://), an index (index:NAME), or - for stdin. INDEX is made if it is not there; an index that is read into
+    itself gets vectors in place. An interrupted run goes on where it stopped when the same command is given again. A
+    document that cannot go in is written to the dead-letter file with its reason, and the exit code is 3.
 
     \b
     bridge ingest articles articles.jsonl
     bridge ingest articles 'parts/*.parquet' --id-field key --text-field headline --text-field body
+    bridge ingest articles 's3://bucket/dump/*.jsonl.gz' --where 'lang == "en"' --set 'text={headline}. {body}'
     zcat dump.jsonl.gz | bridge ingest articles -
+    bridge ingest articles index:articles --model MODEL        vectors for documents that are there
     bridge ingest articles vectors.jsonl               a file of `bridge encode`: its vectors go in as they are
     """  # fmt: skip
     from bridge.bulk import BulkOptions
     from bridge.ingest import IngestOptions
     from bridge.ingest import ingest as run
-    from bridge.sources import SourceOptions, open_source
-    from bridge.vectorfile import ID_FIELD, shared_meta
+    from bridge.sources import open_source
 
     if options["finish"]:
+        if options["estimate"]:
+            raise UsageError("--finish loads nothing, and --estimate changes nothing; name one of them")
         return _finish(state, index, sources)
     if not sources:
         raise click.MissingParameter(ctx=click.get_current_context(), param_hint="'SOURCE...'", param_type="argument")
@@ -287,27 +301,41 @@ def ingest(state: State, /, index: str, sources: tuple[str, ...], **options: Any
     chosen = IngestOptions(
         model=options["model"],
         text_fields=text_fields,
-        register=_register_options(options, text_fields or ()),
+        register=register_options(options, text_fields or ()),
         fit=_fitting(options),
         dead_letter=options["dead_letter"],
         fresh=options["fresh"],
+        fast_load=options["fast_load"],
         error_budget=options["error_budget"],
         dense=options["dense"],
         run=run_options(options) | ({"teacher": options["teacher"]} if options["teacher"] else {}),
         bulk=BulkOptions(chunk_documents=options["chunk_documents"], chunk_bytes=options["chunk_bytes"]),
     )
-    source_options = SourceOptions(id_field=options["id_field"], id_from=options["id_from"])
+    reading = chosen_source(options)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(sources, source_options))
-        if vectors := shared_meta([file.name for file in source.files]):
-            source = stack.enter_context(open_source(sources, SourceOptions(id_field=ID_FIELD)))
+        source = stack.enter_context(open_source(sources, reading, indexes=index_opener(state)))
+        if vectors := described(source):
+            source = stack.enter_context(open_source(sources, of_vectors(reading)))
             chosen = replace(chosen, vectors=vectors)
         engine = stack.enter_context(state.connect())
+        if options["estimate"]:
+            return _estimate(state, engine, index, source, chosen)
         report = stack.enter_context(state.progress())
         started = time.monotonic()
         summary = run(engine, index, source, chosen, say=state.say, report=report)
+    say_matched(state, source)
     show_summary(state, index, source.name, summary, time.monotonic() - started)
     return 3 if summary.dead else 0
+
+
+def _estimate(state: State, /, engine: Engine, index: str, source: Source, options: IngestOptions) -> int:
+    from bridge.cli.totals import show_estimate
+    from bridge.estimate import estimate
+
+    with state.progress() as report:
+        found = estimate(engine, index, source, options, say=state.say, report=report)
+    show_estimate(state, index, source.name, found)
+    return 0
 
 
 def _finish(state: State, /, index: str, sources: tuple[str, ...]) -> int:
@@ -325,33 +353,6 @@ def _finish(state: State, /, index: str, sources: tuple[str, ...]) -> int:
     return 0
 
 
-def show_summary(state: State, /, index: str, source: str, summary: IngestSummary, seconds: float) -> None:
-    """Print what a load came to, and where its dead letters are."""
-    if state.json:
-        state.out({key: value for key, value in msgspec.to_builtins(summary).items() if value is not None})
-    else:
-        rate = summary.source / seconds if seconds else 0.0
-        click.echo(
-            f"{index}: {summary.source:,} documents from {source}: {summary.indexed:,} indexed, "
-            f"{summary.unchanged:,} unchanged, {summary.deleted:,} deleted, {summary.dead:,} dead "
-            f"({summary.seconds:.1f} s, {rate:,.0f}/s){_prepared(summary)}"
-        )
-    if summary.dead:
-        which = f"; the first: {summary.first_dead}" if summary.first_dead else ""
-        what = f"{summary.dead:,} of {summary.source:,} documents did not go in"
-        error_line(f"{what}{which}; they are kept in {summary.dead_letter}")
-
-
-def _prepared(summary: IngestSummary) -> str:
-    """What was done to the texts and vectors, where anything was."""
-    parts = []
-    if summary.passages is not None:
-        parts.append(f"{summary.passages:,} passages")
-    if removed := pruning_removed(summary.pruned_terms, summary.pruned_mass):
-        parts.append(removed)
-    return "".join(f"; {part}" for part in parts)
-
-
 def _fitting(options: dict[str, Any]) -> FitOptions:
     from bridge.fit import FitOptions
 
@@ -359,7 +360,7 @@ def _fitting(options: dict[str, Any]) -> FitOptions:
     return FitOptions(**chosen, run=run_options(options))
 
 
-def _register_options(options: dict[str, Any], text_fields: tuple[str, ...]) -> RegisterOptions:
+def register_options(options: dict[str, Any], text_fields: tuple[str, ...]) -> RegisterOptions:
     from bridge.encode.dense import describe_dense
     from bridge.prune import parse_pruning
     from bridge.register import RegisterOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ POISON = 100
 """One document of so many cannot go in."""
 
 
+KINDS = ("json", "id", "text", "type", "duplicate")
+"""What makes a document poison: it is not JSON, has no id, no text, a field of a wrong type, or another one's id."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """All that a load leaves behind, in comparable form."""
@@ -28,11 +32,10 @@ class State:
     """Id, line and reason of each dead letter, in line order."""
 
 
-def write_corpus(path: Path, count: int, seed: int = 0) -> Path:
-    """`count` lines, one in `POISON` of them poison: not JSON, without an id, without text, or of a wrong type."""
+def write_corpus(path: Path, count: int, seed: int = 0, kinds: Sequence[str] = KINDS) -> Path:
+    """`count` lines, one in `POISON` of them poison, of these kinds in turn."""
     source = random.Random(seed)
     words = [f"word{i}" for i in range(3000)]
-    kinds = ("json", "id", "text", "type", "duplicate")
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
             text = " ".join(source.choices(words, k=source.randint(5, 40)))

@@ -27,9 +27,18 @@ POINTS = (
     "before_checkpoint",    # nothing of the new checkpoint is on the disk
     "half_checkpoint",      # half of it, under its provisional name
     "before_rename",        # all of it, under its provisional name
-    "after_rename",         # it is the checkpoint
+    "after_rename",         # it is the checkpoint, and the journal still holds what is settled
+    "half_journal",         # half of the shorter journal, under its provisional name
+    "before_journal",       # all of it, under its provisional name
+    "after_journal",        # it is the journal
     "acknowledged",
 )  # fmt: skip
+
+REPLACED = {
+    ".json": ("half_checkpoint", "before_rename", "after_rename"),
+    ".sent": ("half_journal", "before_journal", "after_journal"),
+}
+"""The points of what is written aside and renamed, by its suffix."""
 
 
 class Killer:
@@ -81,15 +90,17 @@ def arm(killer: Killer) -> None:
             end()
 
     def armed_replace(self: Path, target: Any) -> Path:
-        ours = self.parent.name == "checkpoints"
-        if ours:
-            if killer.at("half_checkpoint"):
-                self.write_bytes(self.read_bytes()[:40])
-                end()
-            killer.pass_by("before_rename")
+        points = REPLACED.get(Path(target).suffix) if self.parent.name == "checkpoints" else None
+        if points is None:
+            return replace(self, target)
+        half, before, after = points
+        if killer.at(half):
+            content = self.read_bytes()
+            self.write_bytes(content[: min(40, len(content) // 2)])
+            end()
+        killer.pass_by(before)
         found = replace(self, target)
-        if ours:
-            killer.pass_by("after_rename")
+        killer.pass_by(after)
         return found
 
     def armed_checkpoint(*arguments: Any) -> None:
