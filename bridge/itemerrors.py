@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from bridge.engines.base import error_of_status, reason_of
+from bridge.engines.answers import error_of_status, reason_of
 from bridge.errors import EngineError
 
 

@@ -90,6 +90,16 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """Which write of a stored document was read: one that builds on it is refused where there was another since."""
+
+    seq_no: int
+    primary_term: int
+    digest: str | None
+    """The content hash that the bridge had stored with it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Doc:
     """One document as its source gives it; `source` holds the user's fields, without the id."""
 
@@ -97,6 +107,12 @@ class Doc:
     source: Mapping[str, Any]
     position: Position
     op: Op = "index"
+    version: int | None = None
+    """An external version, 0 to 2^63 - 1: an older document never replaces a newer one."""
+    routing: str | None = None
+    """What decides the shard, where that is not the id."""
+    stored: Stored | None = None
+    """The document is written only where it is stored as it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +149,11 @@ class EncodedDoc:
     """Instead of `sparse`, where passages are nested."""
     op: Op = "index"
     version: int | None = None
-    """An external version: an older document never replaces a newer one."""
+    """As `Doc.version`."""
+    routing: str | None = None
+    """As `Doc.routing`."""
+    stored: Stored | None = None
+    """As `Doc.stored`."""
     sent_before: bool = False
     """An interrupted run sent it already: where it exists, that is why."""
 
@@ -178,6 +198,25 @@ class BulkOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """What a load has spent so far, and what is under way.
+
+    The two times are one thread's: whichever is longer is what the load waits for.
+    """
+
+    encode_seconds: float
+    """Reading and encoding."""
+    engine_seconds: float
+    """Waiting for the engine."""
+    retried: int
+    """How many times a document was sent again."""
+    queued: int
+    """Documents that were handed to the sender and are not settled."""
+    in_flight: int
+    """Requests that are under way."""
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run stands, for a progress bar: its stage, documents so far, and bytes of the source."""
 
@@ -185,6 +224,8 @@ class Progress:
     documents: int
     bytes_read: int
     bytes_total: int | None
+    effort: Effort | None = None
+    """Of a load."""
 
 
 Report = Callable[[Progress], None]

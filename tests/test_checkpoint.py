@@ -154,6 +154,18 @@ def test_what_was_written_past_the_checkpoint_is_not_written_twice(tmp_path: Pat
     assert lines(path) == [1, 2, 3]
 
 
+def test_the_length_counts_what_is_not_yet_on_the_disk(tmp_path: Path) -> None:
+    letters = DeadLetterFile(tmp_path / "dead.jsonl", 0)
+    assert letters.length == 0
+    letters.append(dead(1))
+    before = letters.length
+    assert before > 0
+    letters.append(dead(2))
+    assert letters.length > before
+    assert letters.length == letters.sync() == letters.path.stat().st_size
+    letters.close()
+
+
 def test_letters_that_another_run_wrote_since_stay(tmp_path: Path) -> None:
     path = tmp_path / "dead.jsonl"
     interrupted = DeadLetterFile(path, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import signal
 import sys
 import warnings
 from importlib import import_module
@@ -24,6 +25,7 @@ _COMMANDS = {
     "encode": "bridge.cli.encoding",
     "ingest": "bridge.cli.indexing",
     "dead-letter": "bridge.cli.letters",
+    "migrate": "bridge.cli.migrating",
     "rewrite": "bridge.cli.asking",
     "search": "bridge.cli.asking",
     "evaluate": "bridge.cli.measuring",
@@ -71,6 +73,11 @@ def main(arguments: list[str] | None = None) -> None:
         # A terminal that cannot show a character must not end the command that prints it.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    for name in ("SIGTERM", "SIGHUP"):
+        # As Ctrl-C: what a run has changed is put back, and its place is kept. What nohup ignores stays ignored.
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     sys.exit(run(arguments))
 
 

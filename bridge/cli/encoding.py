@@ -22,6 +22,8 @@ from bridge.cli.common import (
     pruning_removed,
     run_options,
 )
+from bridge.cli.indexes import index_opener
+from bridge.cli.sourcing import chosen_source, say_matched, source_options
 from bridge.errors import MissingExtra, UsageError
 from bridge.records import TEXT_FIELDS
 
@@ -61,14 +63,7 @@ _worker_option = partial(click.option, cls=SectionOption, section="Workers")
     metavar="X",
     help="Multiply weights by this and round to whole numbers, which is what Anserini reads (100, say).",
 )
-@click.option(
-    "--id-from",
-    type=click.Choice(["field", "content"]),
-    default="field",
-    show_default=True,
-    help="Take ids from a field, or make them from the content.",
-)
-@click.option("--id-field", default="_id", show_default=True, metavar="FIELD", help="The field that holds the id.")
+@source_options
 @click.option(
     "--text-field",
     "text_fields",
@@ -108,9 +103,9 @@ _worker_option = partial(click.option, cls=SectionOption, section="Workers")
 def encode(state: State, /, sources: tuple[str, ...], output: Path | None, text: str | None, **options: Any) -> int:
     """Encode documents into a file that `bridge ingest` takes on any machine, or one text onto the screen.
 
-    SOURCE is a file (.jsonl .csv .tsv .parquet, also .gz .zst), a glob, a BEIR folder, or - for stdin. An interrupted
-    run goes on where it stopped when the same command is given again. FILE.meta.json, beside the file, says whose
-    vectors they are.
+    SOURCE is a file (.jsonl .csv .tsv .parquet, also .gz .zst), a glob, a BEIR folder, one of these in a store
+    (s3://, gs://), or - for stdin. An interrupted run goes on where it stopped when the same command is given again.
+    FILE.meta.json, beside the file, says whose vectors they are.
 
     \b
     bridge encode articles.jsonl -o vectors.jsonl.zst --model MODEL
@@ -160,7 +155,7 @@ def _write(
     from bridge.encodefile import EncodeOptions, encode_file
     from bridge.fit import fit
     from bridge.ingest import texts_of
-    from bridge.sources import SourceOptions, open_source
+    from bridge.sources import open_source
     from bridge.vectorfile import META_SUFFIX
 
     make_runner = _runner_of(options)
@@ -180,7 +175,7 @@ def _write(
             f"Anserini reads every JSON file of a folder: give it {output.name} without {output.name}{META_SUFFIX}"
         )
     with (
-        open_source(sources, SourceOptions(id_field=options["id_field"], id_from=options["id_from"])) as source,
+        open_source(sources, chosen_source(options), indexes=index_opener(state)) as source,
         state.progress() as report,
     ):
         if encoder is None:
@@ -188,6 +183,7 @@ def _write(
             state.say(f"no model was named: fitted {encoder.fingerprint} on the source itself")
         runner = make_runner(encoder) if make_runner else None
         summary = encode_file(source, output, encoder, chosen, runner=runner, say=state.say, report=report)
+    say_matched(state, source)
     _summarize(state, summary)
     return 3 if summary.dead else 0
 

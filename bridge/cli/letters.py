@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from bridge.cli.common import BridgeCommand, BridgeGroup, State, model_options, pass_state, run_options
+from bridge.cli.sourcing import chosen_source, feed_options
 
 _file = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 
@@ -55,6 +56,7 @@ def show(state: State, /, file: Path, lines: int) -> int:
 @click.option("--id-field", default="_id", show_default=True, metavar="FIELD", help="The field that holds the id.")
 @click.option("--id-from", type=click.Choice(["field", "content"]), default="field", show_default=True,
               help="Take ids from a field, or make them from the content.")  # fmt: skip
+@feed_options
 @model_options
 @pass_state
 def retry(state: State, /, file: Path, index: str | None, model: str | None, **options: Any) -> int:
@@ -63,13 +65,12 @@ def retry(state: State, /, file: Path, index: str | None, model: str | None, **o
     Those that go in leave the file; the others stay in it, with the reason of this time. An interrupted retry
     leaves FILE as it was.
     """
-    from bridge.cli.indexing import show_summary
+    from bridge.cli.totals import show_summary
     from bridge.ingest import IngestOptions
     from bridge.redeliver import index_of, redeliver
-    from bridge.sources import SourceOptions
 
     name = index or index_of(file)
-    ids = SourceOptions(id_field=options["id_field"], id_from=options["id_from"])
+    ids = chosen_source(options)
     started = time.monotonic()
     with state.connect() as engine, state.progress() as report:
         summary = redeliver(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridge.engines.base import Capabilities, Engine, EngineInfo, IndexState, not_an_engine
+from bridge.engines.answers import not_an_engine
+from bridge.engines.base import Capabilities, Engine, EngineInfo, IndexState
 from bridge.errors import IndexNotFound, SettingsError
 from bridge.settings import EngineSettings, load_settings
 

@@ -17,20 +17,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from bridge.errors import (
-    EngineBusy,
-    EngineError,
-    EngineForbidden,
-    EngineTimeout,
-    EngineTlsError,
-    EngineUnreachable,
-    IndexNotFound,
-    IndexReadOnly,
-    NotAnEngine,
-    RequestRejected,
-    RequestTooLarge,
-    UsageError,
-)
+from bridge.engines.answers import error_of_status, not_an_engine
+from bridge.errors import EngineBusy, EngineForbidden, IndexNotFound, RequestRejected, UsageError
 from bridge.settings import EngineSettings, Product
 
 Json = dict[str, Any]
@@ -55,6 +43,10 @@ class Capabilities:
     two_phase: bool = False
     dense: bool = False
     """`knn_vector` or `dense_vector` fields are to be had."""
+    points_in_time: bool = False
+    """An index can be read as it was at one moment (OpenSearch 2.4, Elasticsearch 7.10)."""
+    hidden_vectors: bool = False
+    """`_source` comes without vectors unless they are asked for (Elasticsearch 9.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +114,17 @@ class Engine(ABC):
     def close(self) -> None:
         """Give the connections back."""
 
+    @abstractmethod
+    def open_point(self, index: str, shard: int, keep_alive: str) -> str:
+        """A point in time of one shard, which searches read as it is now, however it changes; its id.
+
+        Searches may prolong it; without any it is gone after `keep_alive` (``15m``), as after a restart of its node.
+        """
+
+    @abstractmethod
+    def close_point(self, point: str) -> None:
+        """Give a point in time back, before its time is over."""
+
     @staticmethod
     @abstractmethod
     def capabilities(version: tuple[int, int, int], plugins: frozenset[str] | None) -> Capabilities:
@@ -160,6 +163,11 @@ class Engine(ABC):
         """``green``, ``yellow`` or ``red``."""
         return str(self.request("GET", "/_cluster/health").get("status", "unknown"))
 
+    def index_health(self, name: str) -> Json:
+        """``status`` (``green``, ``yellow`` or ``red``) of one index, and its numbers of shards."""
+        health: Json = self.request("GET", f"/_cluster/health/{path_part(name)}")
+        return health
+
     # Indices
 
     def get_index(self, name: str) -> IndexState | None:
@@ -171,7 +179,7 @@ class Engine(ABC):
         """
         check_index_name(name)
         try:
-            found = self.request("GET", f"/{_part(name)}", params={"flat_settings": "true"})
+            found = self.request("GET", f"/{path_part(name)}", params={"flat_settings": "true"})
         except IndexNotFound:
             return None
         if not (isinstance(found, dict) and all(isinstance(state, dict) for state in found.values())):
@@ -199,57 +207,81 @@ class Engine(ABC):
         return state
 
     def create_index(self, name: str, body: Json) -> None:
-        self.request("PUT", f"/{_part(name)}", body=encode(body))
+        self.request("PUT", f"/{path_part(name)}", body=encode(body))
 
     def delete_index(self, name: str) -> None:
-        self.request("DELETE", f"/{_part(name)}")
+        self.request("DELETE", f"/{path_part(name)}")
 
     def put_mapping(self, name: str, body: Json) -> None:
-        self.request("PUT", f"/{_part(name)}/_mapping", body=encode(body))
+        self.request("PUT", f"/{path_part(name)}/_mapping", body=encode(body))
 
     def put_settings(self, name: str, body: Json) -> None:
-        self.request("PUT", f"/{_part(name)}/_settings", body=encode(body))
+        self.request("PUT", f"/{path_part(name)}/_settings", body=encode(body))
 
     def refresh(self, name: str) -> None:
-        self.request("POST", f"/{_part(name)}/_refresh")
+        self.request("POST", f"/{path_part(name)}/_refresh")
+
+    def flush(self, name: str) -> None:
+        """Write what the index has taken into segments on the disk.
+
+        Raises:
+            EngineBusy: some shard was not to be had.
+        """
+        answer = self.request("POST", f"/{path_part(name)}/_flush")
+        if failed := answer["_shards"]["failed"]:
+            raise EngineBusy(f"POST /{name}/_flush: {failed} shards could not be flushed; try again")
 
     def count(self, name: str) -> int:
-        return int(self.request("GET", f"/{_part(name)}/_count")["count"])
+        return int(self.request("GET", f"/{path_part(name)}/_count")["count"])
 
     def get_search_pipeline(self, name: str) -> Json | None:
         try:
-            found: Json = self.request("GET", f"/_search/pipeline/{_part(name)}")
+            found: Json = self.request("GET", f"/_search/pipeline/{path_part(name)}")
         except IndexNotFound:
             return None
         return found.get(name)
 
     def put_search_pipeline(self, name: str, body: Json) -> None:
-        self.request("PUT", f"/_search/pipeline/{_part(name)}", body=encode(body))
+        self.request("PUT", f"/_search/pipeline/{path_part(name)}", body=encode(body))
 
     # Documents
 
-    def bulk(self, name: str, body: bytes, *, refresh: bool = False) -> list[Json]:
-        """Send one `_bulk` body; one item an action, in order: ``{"create": {"_id", "status", "error"?}}``."""
+    def bulk(self, name: str, body: bytes, *, refresh: bool = False, pipeline: str | None = None) -> list[Json]:
+        """Send one `_bulk` body; one item an action, in order: ``{"create": {"_id", "status", "error"?}}``.
+
+        `pipeline` names another ingest pipeline than the index's own; ``_none`` is none.
+        """
         params = {"filter_path": "items.*._id,items.*.status,items.*.error"}
         if refresh:
             params["refresh"] = "true"
-        answer = self.request("POST", f"/{_part(name)}/_bulk", params=params, body=body, ndjson=True)
+        if pipeline is not None:
+            params["pipeline"] = pipeline
+        answer = self.request("POST", f"/{path_part(name)}/_bulk", params=params, body=body, ndjson=True)
         return list(answer.get("items", []))
 
     def get_sources(self, name: str, ids: Sequence[str], fields: Iterable[str]) -> dict[str, Json]:
         """id ─▶ the asked-for fields, of those documents that exist (also ones not yet searchable)."""
+        found = self._get(name, ids, {"_source_includes": ",".join(fields)})
+        return {key: doc.get("_source") or {} for key, doc in found.items()}
+
+    def get_stored(self, name: str, ids: Sequence[str], field: str) -> dict[str, Any]:
+        """id ─▶ the value of a field that is stored (``"store": true``), or None: several times as fast."""
+        found = self._get(name, ids, {"_source": "false", "stored_fields": field})
+        return {key: next(iter(doc.get("fields", {}).get(field, [])), None) for key, doc in found.items()}
+
+    def _get(self, name: str, ids: Sequence[str], params: Mapping[str, str]) -> dict[str, Json]:
         if not ids:
             return {}
-        answer = self.request(
-            "POST",
-            f"/{_part(name)}/_mget",
-            params={"_source_includes": ",".join(fields)},
-            body=encode({"ids": list(ids)}),
-        )
-        return {doc["_id"]: doc.get("_source") or {} for doc in answer["docs"] if doc.get("found")}
+        answer = self.request("POST", f"/{path_part(name)}/_mget", params=params, body=encode({"ids": list(ids)}))
+        for doc in answer["docs"]:
+            # A shard that is on its way back: its documents are not known to be missing.
+            if error := doc.get("error"):
+                status = 404 if "index_not_found" in str(error.get("type")) else 503
+                raise error_of_status(status, {"error": error}, f"POST /{name}/_mget")
+        return {doc["_id"]: doc for doc in answer["docs"] if doc.get("found")}
 
     def search(self, name: str, body: Json, params: Mapping[str, str] | None = None) -> Json:
-        answer: Json = self.request("POST", f"/{_part(name)}/_search", params=params, body=encode(body))
+        answer: Json = self.request("POST", f"/{path_part(name)}/_search", params=params, body=encode(body))
         return answer
 
 
@@ -262,7 +294,8 @@ def encode(body: Json) -> bytes:
     return msgspec.json.encode(body)
 
 
-def _part(name: str) -> str:
+def path_part(name: str) -> str:
+    """`name` as a part of a request's path."""
     return quote(name, safe="")
 
 
@@ -292,92 +325,3 @@ def check_index_name(name: str) -> None:
         if found and found[0] in "-_+":
             what = f"{found[0]!r} cannot stand first"
         raise UsageError(f"{name!r} is not the name of an index: {what}; name one index, or an alias of one")
-
-
-def not_an_engine(url: str, why: str) -> NotAnEngine:
-    return NotAnEngine(
-        f"what answers at {url} is neither OpenSearch nor Elasticsearch ({why}); check the URL's host, port and path"
-    )
-
-
-def unreachable(url: str, error: object) -> EngineUnreachable:
-    """No connection, or a broken one; `error` is what the client's transport said."""
-    hint = "is the engine running there?"
-    text = str(error)
-    if url.startswith("http:") and re.search(r"closed connection|reset by peer|BadStatusLine|EOF", text):
-        hint = "if the engine speaks TLS, write https://"
-    return EngineUnreachable(f"cannot reach {url}: {_bare(text)}; {hint}")
-
-
-def timed_out(url: str, what: str, seconds: float) -> EngineTimeout:
-    return EngineTimeout(f"{what}: {url} did not answer in {seconds:g} s; BRIDGE_TIMEOUT gives it longer")
-
-
-def tls_failed(url: str, error: object) -> EngineTlsError:
-    """The handshake failed; `error` is what the TLS library said."""
-    text = _bare(str(error))
-    hint = "name the certificate authority's PEM file with BRIDGE_CA_FILE"
-    if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
-        hint = "what listens there speaks no TLS: write http:// if that is meant"
-    return EngineTlsError(f"the TLS handshake with {url} failed: {text}; {hint}")
-
-
-def _bare(text: str) -> str:
-    """What a transport says, without the Python objects that it prints around it."""
-    _, _, reason = text.partition("): ")
-    text = reason or text
-    # ('Connection aborted.', RemoteDisconnected('Remote end closed connection without response'))
-    inner = re.fullmatch(r"\('[^']*', \w+\((?:\d+, )?['\"](.*)['\"]\)\)", text)
-    return inner[1] if inner else text
-
-
-def error_of_status(status: int, answer: Any, what: str) -> EngineError:
-    """The leaf of the tree that an HTTP status and its body mean; `what` names the request."""
-    reason = reason_of(answer) or f"HTTP {status}"
-    if status in (401, 403):
-        if "blocked by: [FORBIDDEN/" in reason:
-            return IndexReadOnly(f"{what}: the index is blocked for writing: {reason}", status=status)
-        hint = (
-            "set OPENSEARCH_USERNAME and OPENSEARCH_PASSWORD (ELASTICSEARCH_… alike) or BRIDGE_API_KEY"
-            if status == 401
-            else "the user lacks a permission"
-        )
-        return EngineForbidden(
-            f"{what}: the engine refused the credentials ({status}): {reason}; {hint}", status=status
-        )
-    if status == 404 and not isinstance(answer, dict):
-        # An engine explains in JSON what it did not find; a web server has a page for it.
-        return NotAnEngine(
-            f"{what}: what answers is not an engine but says (404): {reason}; check the URL's host, port and path"
-        )
-    if 300 <= status < 400:
-        return NotAnEngine(f"{what}: what answers redirects ({status}); check the URL: is it that of a login page?")
-    if status == 404:
-        return IndexNotFound(f"{what}: not found: {reason}", status=status)
-    if status == 413:
-        return RequestTooLarge(f"{what}: the body is larger than the engine takes", status=status)
-    if status in (429, 502, 503, 504):
-        if "read_only_allow_delete" in reason or "read-only-allow-delete" in reason:
-            return IndexReadOnly(f"{what}: the index is blocked for writing: {reason}", status=status)
-        return EngineBusy(f"{what}: the engine asks to wait ({status}): {reason}", status=status)
-    return RequestRejected(f"{what}: the engine refused it ({status}): {reason}", status=status)
-
-
-def reason_of(answer: Any) -> str:
-    """The most telling line of an error answer: the innermost cause, in the engine's words."""
-    if isinstance(answer, (bytes, str)):
-        text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
-        return " ".join(text.split())[:300]
-    # Gateways in front of an engine (AWS's, say) answer with a message alone.
-    error = answer.get("error", answer.get("message", answer)) if isinstance(answer, dict) else None
-    if isinstance(error, str):
-        return error[:500]
-    if not isinstance(error, dict):
-        return ""
-    parts: list[str] = []
-    while isinstance(error, dict):
-        reason = error.get("reason")
-        if isinstance(reason, str) and reason not in parts:
-            parts.append(reason)
-        error = error.get("caused_by")
-    return ": ".join(" ".join(part.split()) for part in parts)[:500]

@@ -9,17 +9,8 @@ from elastic_transport import ConnectionError as ClientConnectionError
 from elastic_transport import ConnectionTimeout, TlsError, TransportError
 from elasticsearch import ApiError, Elasticsearch, UnsupportedProductError
 
-from bridge.engines.base import (
-    MAX_CONNECTIONS,
-    Capabilities,
-    Engine,
-    basic_token,
-    error_of_status,
-    not_an_engine,
-    timed_out,
-    tls_failed,
-    unreachable,
-)
+from bridge.engines.answers import error_of_status, not_an_engine, timed_out, tls_failed, unreachable
+from bridge.engines.base import MAX_CONNECTIONS, Capabilities, Engine, basic_token, encode, path_part
 from bridge.errors import EngineError, NotAnEngine, SettingsError
 from bridge.settings import EngineSettings
 
@@ -84,6 +75,13 @@ class ElasticsearchEngine(Engine):
     def close(self) -> None:
         self._client.close()
 
+    def open_point(self, index: str, shard: int, keep_alive: str) -> str:
+        params = {"keep_alive": keep_alive, "preference": f"_shards:{shard}"}
+        return str(self.request("POST", f"/{path_part(index)}/_pit", params=params)["id"])
+
+    def close_point(self, point: str) -> None:
+        self.request("DELETE", "/_pit", body=encode({"id": point}))
+
     @staticmethod
     def capabilities(version: tuple[int, int, int], plugins: frozenset[str] | None) -> Capabilities:
         del plugins  # what the bridge uses is in the default distribution
@@ -91,6 +89,8 @@ class ElasticsearchEngine(Engine):
             sparse_vector_field=version >= (8, 11, 0),
             sparse_vector_query=version >= (8, 15, 0),
             dense=version >= (8, 0, 0),
+            points_in_time=version >= (7, 10, 0),
+            hidden_vectors=version >= (9, 2, 0),
         )
 
 

@@ -16,17 +16,8 @@ from opensearchpy.exceptions import (
     TransportError,
 )
 
-from bridge.engines.base import (
-    MAX_CONNECTIONS,
-    Capabilities,
-    Engine,
-    basic_token,
-    error_of_status,
-    not_an_engine,
-    timed_out,
-    tls_failed,
-    unreachable,
-)
+from bridge.engines.answers import error_of_status, not_an_engine, timed_out, tls_failed, unreachable
+from bridge.engines.base import MAX_CONNECTIONS, Capabilities, Engine, basic_token, encode, path_part
 from bridge.errors import EngineError, MissingExtra, SettingsError
 from bridge.settings import EngineSettings
 
@@ -93,6 +84,14 @@ class OpenSearchEngine(Engine):
     def close(self) -> None:
         self._client.close()
 
+    def open_point(self, index: str, shard: int, keep_alive: str) -> str:
+        # Of the primary: where replicas copy segments they may lag behind what a refresh has shown.
+        params = {"keep_alive": keep_alive, "preference": f"_shards:{shard}|_primary"}
+        return str(self.request("POST", f"/{path_part(index)}/_search/point_in_time", params=params)["pit_id"])
+
+    def close_point(self, point: str) -> None:
+        self.request("DELETE", "/_search/point_in_time", body=encode({"pit_id": [point]}))
+
     @staticmethod
     def capabilities(version: tuple[int, int, int], plugins: frozenset[str] | None) -> Capabilities:
         def has(plugin: str) -> bool:
@@ -105,6 +104,7 @@ class OpenSearchEngine(Engine):
             search_pipelines=version >= (2, 9, 0),
             two_phase=neural and version >= (2, 15, 0),
             dense=has("opensearch-knn"),
+            points_in_time=version >= (2, 4, 0),
         )
 
 

@@ -111,6 +111,8 @@ class Reading:
         try:
             if item.op == "delete":
                 raise DocumentError("a deletion has no vector; give it to `bridge ingest` itself")
+            if item.op == "update":
+                raise DocumentError("an update of some fields has no vector; give it to `bridge ingest` itself")
             text = text_of(item.source, self.text_fields)
         except DocumentError as error:
             return Letter(place, file, line, item.id, str(error), msgspec.json.encode(item.source))
