@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from bridge.engines import Engine, IndexState
+from bridge.engines import Engine, IndexState, open_engine
 from bridge.engines.shards import Shard, shards_of, volume_of
 from bridge.errors import (
     BridgeError,
@@ -31,6 +31,7 @@ from bridge.errors import (
 )
 from bridge.indexmodel import IndexModel
 from bridge.records import HASH_FIELD, Stored
+from bridge.settings import EngineSettings
 from bridge.sources.index import StoredDocument
 from bridge.sources.streams import Cursor
 
@@ -302,10 +303,18 @@ class IndexReader:
                 "same command with --fresh starts over: documents that are in already are recognised"
             )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens a connection of its own."""
+        return _reopened, (self.engine.settings, self.spec)
+
     def close(self) -> None:
         """Give the connection back, where it is this reader's own."""
         if self._closes:
             self.engine.close()
+
+
+def _reopened(settings: EngineSettings, spec: IndexSpec) -> IndexReader:
+    return IndexReader(open_engine(settings=settings), spec, closes=True)
 
 
 def stored_document(hit: Hit, number: int, *, in_place: bool = False) -> StoredDocument:

@@ -25,12 +25,21 @@ from bridge import templates
 from bridge.deadletter import DeadLetterFile
 from bridge.encode.load import ModelOrigin
 from bridge.engines import Engine
+from bridge.engines.shards import aliases_of
 from bridge.errors import IndexConflict, RequestRejected
 from bridge.indexmodel import IndexModel
 from bridge.migration.copying import Copier, Models
 from bridge.migration.ledger import KEY, Entry, Ledger, Letters, as_meta, check_free, new_lease
 from bridge.migration.moving import Move
-from bridge.migration.places import MigrateOptions, Place, check_same_model, find_place, load_models, make_target
+from bridge.migration.places import (
+    MigrateOptions,
+    Place,
+    check_same_model,
+    find_place,
+    load_models,
+    make_target,
+    too_early,
+)
 from bridge.migration.target import Target
 from bridge.modelstore import save_dense, save_model
 from bridge.records import Report
@@ -211,6 +220,10 @@ def _create(
                 f"{place.alias}; run it again"
             ) from error
         raise
+    if target.name in aliases_of(engine, place.alias):
+        # Of a legacy template, which is not to be asked before.
+        engine.delete_index(target.name)
+        raise too_early(place.alias, target.name)
     return Ledger(engine, target.name, entry, lease)
 
 

@@ -90,7 +90,7 @@ COMMANDS = dict(commands())
 def test_the_commands_are_those_of_the_contract():
     assert set(COMMANDS) == {
         "bridge", "bridge demo", "bridge doctor", "bridge fit", "bridge register", "bridge ingest", "bridge rewrite",
-        "bridge search", "bridge evaluate", "bridge node", "bridge node start", "bridge node stop",
+        "bridge migrate", "bridge search", "bridge evaluate", "bridge node", "bridge node start", "bridge node stop",
         "bridge node status", "bridge node logs", "bridge node reset", "bridge encode", "bridge export",
         "bridge models", "bridge models list", "bridge models show",
         "bridge dead-letter", "bridge dead-letter show", "bridge dead-letter retry",

@@ -93,6 +93,11 @@ class Engine(ABC):
         self._settings = settings
         self._info: EngineInfo | None = None
 
+    @property
+    def settings(self) -> EngineSettings:
+        """What the connection was opened with, secrets included: for another connection to the same place."""
+        return self._settings
+
     @abstractmethod
     def request(
         self,

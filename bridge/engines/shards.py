@@ -12,7 +12,7 @@ from typing import Any
 
 from bridge.engines.answers import error_of_status
 from bridge.engines.base import Engine, Json, encode, path_part
-from bridge.errors import EngineBusy, EngineError, IndexNotFound, RequestRejected
+from bridge.errors import EngineBusy, EngineError, EngineForbidden, IndexNotFound, RequestRejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,15 @@ def aliases_of(engine: Engine, name: str) -> dict[str, Json]:
     except IndexNotFound:
         return {}
     return {index: state["aliases"][name] for index, state in found.items() if name in state.get("aliases", {})}
+
+
+def given_aliases(engine: Engine, index: str) -> set[str]:
+    """The aliases that index templates would give a new index of that name, as far as this user may know."""
+    try:
+        answer = engine.request("POST", f"/_index_template/_simulate_index/{path_part(index)}")
+    except (IndexNotFound, RequestRejected, EngineForbidden):
+        return set()
+    return set((answer.get("template") or {}).get("aliases") or {})
 
 
 def move_alias(engine: Engine, name: str, properties: Mapping[str, Any], *, old: str, new: str) -> None:

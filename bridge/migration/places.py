@@ -11,7 +11,7 @@ from bridge.bulk import BulkOptions
 from bridge.encode import load_encoder
 from bridge.encode.dense import load_dense
 from bridge.engines import Engine, IndexState
-from bridge.engines.shards import aliases_of, metas_of
+from bridge.engines.shards import aliases_of, given_aliases, metas_of
 from bridge.errors import IndexConflict, IndexNotFound, ModelMismatch, UsageError
 from bridge.indexmodel import IndexModel
 from bridge.indexsource import check_readable, check_whole
@@ -132,10 +132,20 @@ def make_target(engine: Engine, place: Place, models: Models, register: Register
     pattern = f"{base_of(current.name)}-*"
     taken = engine.request("GET", f"/{pattern}", params={"filter_path": "*.aliases", "expand_wildcards": "all"})
     target = plan_target(engine, current, next_name(current.name, taken or ()), models.encoder, register)
+    if place.alias in given_aliases(engine, target.name):
+        raise too_early(place.alias, target.name)
     there = IndexModel.of(current)
     if there and replace(target.model, salt=there.salt, query_encoders=there.query_encoders) == there:
         return None
     return target
+
+
+def too_early(alias: str, index: str) -> IndexConflict:
+    """An index that would stand behind the alias before it is filled."""
+    return IndexConflict(
+        f"an index template gives {index} the alias {alias} as soon as it is made, when it is still empty; take the "
+        "alias out of the template (the indices that have it keep it), and run it again"
+    )
 
 
 def check_same_model(place: Place, engine: Engine, models: Models) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from bridge.engines import Engine, open_engine
 from bridge.settings import EngineSettings
+from tests.nodes import NAMES, running_node
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +36,14 @@ def module_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("BRIDGE_CACHE_DIR", str(folder / "cache"))
         patch.setenv("BRIDGE_DATA_DIR", str(folder / "data"))
         yield
+
+
+@pytest.fixture(scope="session", params=["opensearch-3.6.0", *NAMES])
+def any_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """A connection to each of the engines in turn, the embedded one first; each is started once for all modules."""
+    if request.param not in NAMES:
+        with open_engine(settings=EngineSettings(url=request.getfixturevalue("opensearch_url"))) as engine:
+            yield engine
+        return
+    with running_node(request.param) as url, open_engine(settings=EngineSettings(url=url)) as engine:
+        yield engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 import threading
 import time
@@ -18,7 +19,7 @@ from bridge import indexsource, inplace
 from bridge.batches import Batches
 from bridge.bulk import BulkOptions
 from bridge.encode import Encoder, load_encoder
-from bridge.engines import Engine, open_engine
+from bridge.engines import Engine
 from bridge.engines.base import encode
 from bridge.errors import SourceError, UnsupportedByEngine, UsageError
 from bridge.fit import fit
@@ -26,18 +27,14 @@ from bridge.indexmodel import IndexModel
 from bridge.indexsource import IndexReader, IndexSpec, opener
 from bridge.ingest import IngestOptions, IngestSummary, ingest
 from bridge.records import HASH_FIELD, DeadLetter, Doc
-from bridge.settings import EngineSettings
 from bridge.sources import Source, SourceOptions, content_hash, open_source
 from bridge.sources.streams import Cursor
 from bridge.tokens import field_value
-from tests.nodes import running_node
 
 Bridge = Callable[..., tuple[int, str, str]]
 Record = dict[str, Any]
 
 VOCABULARY = [f"word{number}" for number in range(400)]
-EMBEDDED = "opensearch-3.6.0"
-OTHERS = ("opensearch-2.19.1", "elasticsearch-7.17.29", "elasticsearch-9.2.0")
 
 pytestmark = [
     pytest.mark.node,
@@ -122,18 +119,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def encoder(model: Path) -> Encoder:
     return load_encoder(model)
-
-
-@pytest.fixture(scope="module", params=[EMBEDDED, *OTHERS])
-def any_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """Each of the engines in turn."""
-    if request.param == EMBEDDED:
-        url = request.getfixturevalue("opensearch_url")
-        with open_engine(settings=EngineSettings(url=url)) as engine:
-            yield engine
-        return
-    with running_node(request.param) as url, open_engine(settings=EngineSettings(url=url)) as engine:
-        yield engine
 
 
 @pytest.fixture
@@ -576,6 +561,24 @@ def test_a_url_is_shown_without_its_credentials(engine: Engine, index: str) -> N
     assert reader.name == f"index:{index}@host:9200#1/2"
     cursor = Cursor()
     assert len(list(reader.read(cursor))) <= 1
+
+
+def test_another_process_reads_the_same(engine: Engine, index: str) -> None:
+    """As Ray's do; the connection is not sent along."""
+    make(engine, index, 50)
+    with index_source(engine, f"index:{index}#2/3") as source:
+        (file,) = source.files
+        with Source([pickle.loads(pickle.dumps(file))], source.options) as copy:
+            assert items(copy) == items(source)
+
+
+def test_an_index_that_is_closed_for_writes_is_read(engine: Engine, index: str) -> None:
+    records = make(engine, index, 20)
+    engine.put_settings(index, {"index.blocks.read_only": True})
+    try:
+        assert {item.id for item in items(index_source(engine, f"index:{index}"))} == set(records)
+    finally:
+        engine.put_settings(index, {"index.blocks.read_only": None})
 
 
 def test_an_engine_without_points_in_time_is_refused(

@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
+from bridge import register as registering
 from bridge.batches import Batches
 from bridge.encode import load_encoder
-from bridge.engines import Engine, open_engine
+from bridge.engines import Engine
 from bridge.engines.base import encode
 from bridge.engines.shards import aliases_of
 from bridge.errors import IndexConflict, IndexNotFound, ModelMismatch, UnsupportedByEngine
@@ -35,14 +36,12 @@ from bridge.migration import moving
 from bridge.migration.back import roll_back
 from bridge.migration.copying import Copier
 from bridge.migration.ledger import KEY, entry_of
+from bridge.prune import parse_pruning
 from bridge.records import HASH_FIELD
 from bridge.register import RegisterOptions
-from bridge.settings import EngineSettings
 from bridge.sources import open_source
 from tests.contract.killed_migration import POINTS
 from tests.contract.test_index_source import (
-    EMBEDDED,
-    OTHERS,
     VOCABULARY,
     all_hits,
     check_vectors,
@@ -50,7 +49,6 @@ from tests.contract.test_index_source import (
     plain,
     write,
 )
-from tests.nodes import running_node
 
 ROOT = Path(__file__).parents[2]
 Bridge = Callable[..., tuple[int, str, str]]
@@ -133,16 +131,6 @@ def house(engine: Engine, models: tuple[Path, Path], tmp_path: Path) -> Iterator
     found = House(engine, f"test-{uuid.uuid4().hex[:10]}", *models, tmp_path)
     yield found
     found.clean()
-
-
-@pytest.fixture(scope="module", params=[EMBEDDED, *OTHERS])
-def any_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    if request.param == EMBEDDED:
-        with open_engine(settings=EngineSettings(url=request.getfixturevalue("opensearch_url"))) as engine:
-            yield engine
-        return
-    with running_node(request.param) as url, open_engine(settings=EngineSettings(url=url)) as engine:
-        yield engine
 
 
 @pytest.fixture
@@ -722,6 +710,40 @@ def test_pipelines_do_not_work_twice_and_go_along(house: House) -> None:
     finally:
         house.clean()
         engine.request("DELETE", "/_ingest/pipeline/bridge-test-seen")
+
+
+@pytest.mark.parametrize("kind", ["_index_template", "_template"])
+def test_a_template_that_gives_the_alias_too_early_is_found(house: House, kind: str) -> None:
+    house.build(10)
+    path, given = f"/{kind}/{house.base}", {"aliases": {house.alias: {}}}
+    body = {"index_patterns": [f"{house.base}-*"], **({"template": given} if kind == "_index_template" else given)}
+    house.engine.request("PUT", path, body=encode(body))
+    try:
+        with pytest.raises(IndexConflict, match="as soon as it is made"):
+            house.migrate()
+        assert house.serves == house.old
+        assert house.engine.get_index(house.new) is None
+    finally:
+        house.engine.request("DELETE", path)
+    house.migrate()
+    house.check()
+
+
+def test_what_the_old_index_was_registered_with_goes_along(house: House) -> None:
+    options = RegisterOptions(
+        two_phase=True, passages="merge", passage_tokens=5, overlap=2, pruning=parse_pruning("top-k=4"), field="v"
+    )
+    registering.apply(house.engine, registering.plan(house.engine, house.old, load_encoder(house.before), options))
+    house.engine.request("PUT", f"/{house.old}/_alias/{house.alias}")
+    write(house.engine, house.old, {"a": document(1)})
+    house.migrate(register=RegisterOptions(passage_tokens=6))
+    new = house.engine.require_index(house.new)
+    assert new.settings["index.search.default_pipeline"] == f"{house.new}-two-phase"
+    assert house.engine.get_search_pipeline(f"{house.new}-two-phase")
+    model = IndexModel.of(new)
+    assert model is not None
+    assert (model.field, str(model.preparation)) == ("v", "merge passage-tokens=6 overlap=2 prune=top-k=4")
+    assert len(all_hits(house.engine, house.new)["a"]["_source"]["v"]) <= 4
 
 
 def test_an_own_write_block_of_the_old_index_stays(house: House) -> None:
