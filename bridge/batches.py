@@ -10,12 +10,11 @@ import gc
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 from bridge.bulk import BulkOptions
-from bridge.checkpoint import Checkpoint
 from bridge.encode import Encoder
 from bridge.encode.base import TokenVocabulary
 from bridge.encode.dense import DenseEncoder
@@ -67,30 +66,6 @@ class Effect:
     """The sum of the weights that are left."""
     removed: int
     removed_mass: float
-
-
-@dataclass(slots=True)
-class Totals:
-    """What preparation did to all that was indexed; the names are the checkpoint's."""
-
-    prepared: int
-    passages: int
-    terms: int
-    mass: float
-    removed_terms: int
-    removed_mass: float
-
-    @classmethod
-    def of(cls, position: Checkpoint) -> Totals:
-        return cls(*(getattr(position, one.name) for one in fields(cls)))
-
-    def add(self, effect: Effect) -> None:
-        self.prepared += 1
-        self.passages += effect.passages
-        self.terms += effect.terms
-        self.mass += effect.mass
-        self.removed_terms += effect.removed
-        self.removed_mass += effect.removed_mass
 
 
 @dataclass(frozen=True, slots=True)
