@@ -72,31 +72,43 @@ def write_vectors(path: Path, count: int) -> None:
     write_meta(path, meta)
 
 
-def write_bodies(vectors: Path, folder: Path, product: Any) -> None:
-    """The `_bulk` bodies that the bridge would send for a vector file, a file each."""
+def index_of(encoder: Any) -> Any:
+    """What an index of the encoder's vectors says of itself."""
+    from bridge.indexmodel import IndexModel
+
+    return IndexModel(
+        encoder.space, encoder.fingerprint, (encoder.query_fingerprint,), "rank_features", "embedding",
+        ("title", "text"),
+    )  # fmt: skip
+
+
+def send_to(keep: Callable[[bytes], object], source: Any, encoder: Any, product: Any, vectors: Any = None) -> None:
+    """Give `keep` the `_bulk` bodies that the bridge would send of a source's documents."""
     from bridge.batches import Batches
     from bridge.bulk import BulkOptions, BulkSender
-    from bridge.indexmodel import IndexModel
+
+    def send(body: bytes) -> list[dict[str, Any]]:
+        keep(body)
+        heads = [json.loads(line) for line in body.split(b"\n")[0:-1:2]]
+        return [{"create": {"_id": head["create"]["_id"], "status": 201}} for head in heads]
+
+    run = Batches(source, encoder, index_of(encoder), product, lambda ids: {}, 10_000, None, vectors)
+    options = BulkOptions(operation="create", in_flight=1, chunk_documents=CHUNK)
+    for _ in BulkSender(send, run.body, lambda ids: {}, options).run(run.documents(0, fresh=True)):
+        run.effects.popleft()
+
+
+def write_bodies(vectors: Path, folder: Path, product: Any) -> None:
+    """The `_bulk` bodies of a vector file, a file each."""
     from bridge.sources import SourceOptions, open_source
     from bridge.vectorfile import StoredEncoder, read_meta
 
     meta = read_meta(vectors)
     assert meta is not None
-    model = IndexModel(
-        meta.space, meta.document_encoder, meta.query_encoders, "rank_features", "embedding", meta.text_fields
-    )
     numbers = itertools.count()
-
-    def keep(body: bytes) -> list[dict[str, Any]]:
-        (folder / f"{next(numbers):06d}").write_bytes(body)
-        heads = [json.loads(line) for line in body.split(b"\n")[0:-1:2]]
-        return [{"create": {"_id": head["create"]["_id"], "status": 201}} for head in heads]
-
     with open_source([str(vectors)], SourceOptions(id_field="id")) as source:
-        run = Batches(source, StoredEncoder(meta), model, product, lambda ids: {}, 10_000, None, meta)
-        options = BulkOptions(operation="create", in_flight=1, chunk_documents=CHUNK)
-        for _ in BulkSender(keep, run.body, lambda ids: {}, options).run(run.documents(0, fresh=True)):
-            run.effects.popleft()
+        send_to(lambda body: (folder / f"{next(numbers):06d}").write_bytes(body), source, StoredEncoder(meta), product,
+                meta)  # fmt: skip
 
 
 # --- one way, in a process of its own -----------------------------------------------------------------------------
@@ -204,16 +216,11 @@ def encode_only(source: Path, model: str, threads: int | None) -> None:
     """What a load does before it sends, and no more."""
     from bridge import load_encoder
     from bridge.batches import Batches
-    from bridge.indexmodel import IndexModel
     from bridge.sources import SourceOptions, open_source
 
     encoder = load_encoder(model, threads=threads)
-    index = IndexModel(
-        encoder.space, encoder.fingerprint, (encoder.query_fingerprint,), "rank_features", "embedding",
-        ("title", "text"),
-    )  # fmt: skip
     with open_source([str(source)], SourceOptions(id_field="id")) as opened:
-        run = Batches(opened, encoder, index, "opensearch", lambda ids: {}, 10_000)
+        run = Batches(opened, encoder, index_of(encoder), "opensearch", lambda ids: {}, 10_000)
         for document in run.documents(0, fresh=True):
             run.effects.popleft()
             run.body(document)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.ingest import CHUNK, INDEX, SHARED, engine_at, replay
+from benchmarks.ingest import INDEX, SHARED, engine_at, replay, send_to
 
 POINTS = 20
 """How many times the pace is noted."""
@@ -96,27 +96,11 @@ def load(url: str, source: Path, documents: int) -> dict[str, Any]:
 def bodies(source: Path, model: str) -> list[bytes]:
     """Ready-made `_bulk` bodies of a source's documents, as the bridge would send them with that model."""
     from bridge import load_encoder
-    from bridge.batches import Batches
-    from bridge.bulk import BulkOptions, BulkSender
-    from bridge.indexmodel import IndexModel
     from bridge.sources import open_source
 
-    encoder = load_encoder(model)
-    index = IndexModel(
-        encoder.space, encoder.fingerprint, (encoder.query_fingerprint,), "rank_features", "embedding",
-        ("title", "text"),
-    )  # fmt: skip
     found: list[bytes] = []
-
-    def keep(body: bytes) -> list[dict[str, Any]]:
-        found.append(body)
-        return [{"create": {**json.loads(line)["create"], "status": 201}} for line in body.split(b"\n")[0:-1:2]]
-
     with open_source([str(source)]) as opened:
-        run = Batches(opened, encoder, index, "opensearch", lambda ids: {}, 10_000)
-        options = BulkOptions(operation="create", in_flight=1, chunk_documents=CHUNK)
-        for _ in BulkSender(keep, run.body, lambda ids: {}, options).run(run.documents(0, fresh=True)):
-            run.effects.popleft()
+        send_to(found.append, opened, load_encoder(model), "opensearch")
     return found
 
 

@@ -207,18 +207,15 @@ class _Trial:
         """Bring items into the temporary index as a load does."""
         engine, options, plan = self.engine, self.options, self.plan
 
-        def hashes(index: str) -> Hashes:
-            state = engine.get_index(index)
-            # Of an index that is not there nothing is asked: it is empty.
-            return content_hashes(engine, state) if state else lambda ids: {}
-
+        # Of an index that is not there nothing is asked: it is empty.
+        there: Hashes = content_hashes(engine, plan.state) if plan.state else lambda ids: {}
         meter = Meter()
-        asked = meter.asking(hashes(self.index))
+        asked = meter.asking(there)
         run = Batches(items, plan.encoder, plan.model, engine.product, asked, BATCH, plan.dense, options.vectors)
         sender = BulkSender(
             meter.sending(lambda body: engine.bulk(self.name, body)),
             run.body,
-            hashes(self.name),
+            content_hashes(engine, engine.require_index(self.name)),
             replace(options.bulk, operation="create" if self.fresh else "index"),
         )
         results = Counter[str]()

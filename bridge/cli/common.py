@@ -193,6 +193,26 @@ def cut_options(passages: str | None = None, overlap: int | None = None) -> Call
     )  # fmt: skip
 
 
+def dead_letter_option(name: str) -> Callable[[Any], Any]:
+    """Where dead letters go; by default into a file of the name that the argument `name` has."""
+    return click.option(
+        "--dead-letter",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"Where documents that cannot go in are kept, with the reason. Default: {name}.dead-letter.jsonl here.",
+    )
+
+
+error_budget_option = click.option(
+    "--error-budget",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    metavar="SHARE",
+    help="Stop when more than this share of the documents is dead, after the first 1,000; 1 never stops.",
+)
+
+
 prune_option = passage_option(
     "--prune",
     metavar="METHOD=VALUE,...",

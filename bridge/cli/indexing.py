@@ -18,6 +18,8 @@ from bridge.cli.common import (
     State,
     all_of,
     cut_options,
+    dead_letter_option,
+    error_budget_option,
     model_options,
     pass_state,
     passage_option,
@@ -227,12 +229,7 @@ def register(
 @passage_options
 @model_options
 @_fit_options
-@click.option(
-    "--dead-letter",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Where documents that cannot go in are kept, with the reason. Default: INDEX.dead-letter.jsonl here.",
-)
+@dead_letter_option("INDEX")
 @click.option("--fresh", is_flag=True, help="Forget the checkpoint of an interrupted run and begin at the start.")
 @click.option("--finish", is_flag=True, help="Load nothing; put back the index's settings after a load that crashed.")
 @click.option(
@@ -245,14 +242,7 @@ def register(
     is_flag=True,
     help="Load nothing; say from a sample how long it would take, and how much disk.",
 )
-@click.option(
-    "--error-budget",
-    type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
-    metavar="SHARE",
-    help="Stop when more than this share of the documents is dead, after the first 1,000; 1 never stops.",
-)
+@error_budget_option
 @click.option(
     "--chunk-documents",
     type=click.IntRange(1),

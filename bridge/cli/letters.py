@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from bridge.cli.common import BridgeCommand, BridgeGroup, State, model_options, pass_state, run_options
-from bridge.cli.sourcing import chosen_source, feed_options
+from bridge.cli.sourcing import chosen_source, feed_options, id_options
 
 _file = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 
@@ -53,9 +53,7 @@ def show(state: State, /, file: Path, lines: int) -> int:
 @_file
 @click.option("--index", metavar="INDEX", help="Where they belong. Default: the index that FILE is named after.")
 @click.option("--model", metavar="MODEL", help="The index's own model, where it is not found by itself.")
-@click.option("--id-field", default="_id", show_default=True, metavar="FIELD", help="The field that holds the id.")
-@click.option("--id-from", type=click.Choice(["field", "content"]), default="field", show_default=True,
-              help="Take ids from a field, or make them from the content.")  # fmt: skip
+@id_options
 @feed_options
 @model_options
 @pass_state

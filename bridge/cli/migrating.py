@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from bridge.cli.common import BridgeCommand, State, error_line, model_options, pass_state, run_options
+from bridge.cli.common import (
+    BridgeCommand,
+    State,
+    dead_letter_option,
+    error_budget_option,
+    error_line,
+    model_options,
+    pass_state,
+    run_options,
+)
 from bridge.cli.indexing import index_options, passage_options, register_options, text_field_option
 from bridge.errors import UsageError
 
@@ -31,20 +39,8 @@ if TYPE_CHECKING:
     help="Delete the old index at the end; else it is kept, and --rollback goes back to it.",
 )
 @click.option("--accept-dead", is_flag=True, help="Move ALIAS although some documents cannot go into the new index.")
-@click.option(
-    "--dead-letter",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Where documents that cannot go in are kept, with the reason. Default: ALIAS.dead-letter.jsonl here.",
-)
-@click.option(
-    "--error-budget",
-    type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
-    metavar="SHARE",
-    help="Stop when more than this share of the documents is dead, after the first 1,000; 1 never stops.",
-)
+@dead_letter_option("ALIAS")
+@error_budget_option
 @index_options
 @passage_options
 @model_options

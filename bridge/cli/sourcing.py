@@ -28,10 +28,15 @@ feed_options = all_of(
 )  # fmt: skip
 """What a feed of changes says of a document besides its content."""
 
-source_options = all_of(
+id_options = all_of(
     _option("--id-field", default="_id", show_default=True, metavar="FIELD", help="The field that holds the id."),
     _option("--id-from", type=click.Choice(["field", "content"]), default="field", show_default=True,
             help="Take ids from a field, or make them from the content."),
+)  # fmt: skip
+"""Where a document's id comes from."""
+
+source_options = all_of(
+    id_options,
     _option("--id-template", metavar="TEMPLATE", help="Make ids of several fields: '{site}-{number}'."),
     _option("--where", metavar="CONDITION",
             help="Only the documents of which this holds: 'lang == \"en\" and year >= 2020'. A field alone has to be "

@@ -275,9 +275,15 @@ class Engine(ABC):
         return {key: next(iter(doc.get("fields", {}).get(field, [])), None) for key, doc in found.items()}
 
     def _get(self, name: str, ids: Sequence[str], params: Mapping[str, str]) -> dict[str, Json]:
-        if not ids:
-            return {}
-        answer = self.request("POST", f"/{path_part(name)}/_mget", params=params, body=encode({"ids": list(ids)}))
+        return self.get_documents(name, {"ids": list(ids)}, params) if ids else {}
+
+    def get_documents(self, name: str, wanted: Json, params: Mapping[str, str]) -> dict[str, Json]:
+        """id ─▶ what `_mget` answers of it, of those documents of `wanted` (its body) that exist.
+
+        Raises:
+            EngineError: of some document it is not to be known.
+        """
+        answer = self.request("POST", f"/{path_part(name)}/_mget", params=params, body=encode(wanted))
         for doc in answer["docs"]:
             # A shard that is on its way back: its documents are not known to be missing.
             if error := doc.get("error"):

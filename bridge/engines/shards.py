@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.engines.answers import error_of_status
 from bridge.engines.base import Engine, Json, encode, path_part
-from bridge.errors import EngineBusy, EngineError, EngineForbidden, IndexNotFound, RequestRejected
+from bridge.errors import EngineBusy, EngineForbidden, IndexNotFound, RequestRejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def await_status(engine: Engine, index: str, status: str, seconds: float) -> str
         # An index that does not get there in time is a 408, with the health in the body.
         if error.status not in (408, 503):
             raise
-        answer = engine.request("GET", path)
+        answer = engine.index_health(index)
     return str(answer.get("status", "unknown"))
 
 
@@ -135,18 +134,7 @@ def existing(engine: Engine, index: str, documents: Sequence[tuple[str, str | No
     wanted: list[Json] = [
         {"_id": name} | ({"routing": routing} if routing is not None else {}) for name, routing in documents
     ]
-    answer = engine.request(
-        "POST", f"/{path_part(index)}/_mget", params={"_source": "false"}, body=encode({"docs": wanted})
-    )
-    for found in answer["docs"]:
-        if failed := found.get("error"):
-            raise _unknown(index, failed)
-    return {found["_id"] for found in answer["docs"] if found.get("found")}
-
-
-def _unknown(index: str, failed: Any) -> EngineError:
-    status = 404 if "index_not_found" in str(failed.get("type")) else 503
-    return error_of_status(status, {"error": failed}, f"POST /{index}/_mget")
+    return set(engine.get_documents(index, {"docs": wanted}, {"_source": "false"}))
 
 
 def settings_of(engine: Engine, index: str) -> Json:

@@ -168,8 +168,8 @@ class Copier:
     def _send(self, items: Iterator[Item], expected: int, *, fresh: bool) -> None:
         """Encode and send `items`; what became of each is counted."""
         engine, models = self.engine, self.models
-
-        stored = content_hashes(engine, engine.require_index(self.new))
+        state = engine.require_index(self.new)
+        stored = content_hashes(engine, state)
 
         def hashes(ids: Sequence[str]) -> Mapping[str, str | None]:
             return patiently(lambda: stored(ids))
@@ -181,7 +181,6 @@ class Copier:
         sender = BulkSender(
             lambda lines: engine.bulk(self.new, lines, pipeline="_none"), run.body, hashes, self.bulk, warn=self.say
         )
-        state = engine.require_index(self.new)
         path = checkpoint_path(state.uuid)
         keeper = Keeper(
             engine, self.new, state, path, Journal(path.with_suffix(".sent")), self.letters, source, self.report,

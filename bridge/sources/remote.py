@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential
 
 from bridge.errors import MissingExtra, SourceError, UsageError
+from bridge.sources.streams import PlacedReader
 
 BLOCK_BYTES = 4 << 20
 ATTEMPTS = 5
@@ -166,7 +167,7 @@ def _line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-class RemoteReader(io.RawIOBase):
+class RemoteReader(PlacedReader):
     """Ranges of a file, each asked for again from the byte reached where the connection breaks."""
 
     def __init__(self, file: RemoteFile, *, exact: bool) -> None:
@@ -174,18 +175,8 @@ class RemoteReader(io.RawIOBase):
         self._exact = exact
         self._store, _ = _store(file.root)
         self._before: tuple[int | None, str | None] | None = None
-        self._offset = 0
         self._start = 0
         self._block = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._offset
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._offset = offset + (0, self._offset, self._file.size)[whence]
@@ -198,11 +189,6 @@ class RemoteReader(io.RawIOBase):
         while len(data) < wanted and (self._exact or size < 0):
             data += self._some(wanted - len(data))
         return data
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def check(self) -> None:
         """Raises SourceError where the store has another file of that name by now: this one was read in pieces."""

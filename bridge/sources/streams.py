@@ -238,10 +238,10 @@ class Spool:
         return chunk
 
 
-class _SpoolReader(io.RawIOBase):
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
-        self._offset = 0
+class PlacedReader(io.RawIOBase):
+    """A reader that can stand anywhere; a subclass seeks and reads."""
+
+    _offset = 0
 
     def readable(self) -> bool:
         return True
@@ -251,6 +251,16 @@ class _SpoolReader(io.RawIOBase):
 
     def tell(self) -> int:
         return self._offset
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        data = self.read(len(buffer)) or b""
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _SpoolReader(PlacedReader):
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_END:
@@ -266,8 +276,3 @@ class _SpoolReader(io.RawIOBase):
         data = self._spool.read_at(self._offset, size)
         self._offset += len(data)
         return data
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from bridge.ingest import IngestOptions, IngestSummary, ingest
 from bridge.loadsettings import begin_load
 from bridge.modelstore import MODELS_INDEX, find_model
 from bridge.records import HASH_FIELD
-from bridge.sources import Item, Source, open_source
+from bridge.sources import open_source
+from tests.interrupted import Interrupted
 
 Bridge = Callable[..., tuple[int, str, str]]
 Record = dict[str, Any]
@@ -67,18 +68,6 @@ def stored(engine: Engine, index: str) -> dict[str, Record]:
         found |= {hit["_id"]: hit["_source"] for hit in hits}
         body["search_after"] = hits[-1]["sort"]
     return found
-
-
-class Interrupted(Source):
-    """A source whose reader is interrupted (as by Ctrl-C) after so many items."""
-
-    after = 0
-
-    def read(self, skip: int = 0) -> Iterator[Item]:
-        for count, item in enumerate(super().read(skip)):
-            if count == self.after:
-                raise KeyboardInterrupt
-            yield item
 
 
 def break_off(engine: Engine, index: str, path: Path, after: int, options: IngestOptions) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 from bridge.engines import Engine
 from bridge.errors import CheckpointError
 from bridge.ingest import IngestOptions, IngestSummary, ingest
-from bridge.sources import Item, Source, SourceOptions, open_source
+from bridge.sources import Item, SourceOptions, open_source
+from tests.interrupted import Interrupted
 
 Bridge = Callable[..., tuple[int, str, str]]
 Fields = dict[str, Any]
@@ -46,18 +47,6 @@ def files(folder: Path) -> str:
         ]
         (folder / f"part-{part}.jsonl.gz").write_bytes(gzip.compress("\n".join(records).encode()))
     return str(folder / "part-*.jsonl.gz")
-
-
-class Interrupted(Source):
-    """A source whose reader is interrupted (as by Ctrl-C) after so many items."""
-
-    after = 0
-
-    def read(self, skip: int = 0) -> Iterator[Item]:
-        for count, item in enumerate(super().read(skip)):
-            if count == self.after:
-                raise KeyboardInterrupt
-            yield item
 
 
 CHOSEN = SourceOptions(
