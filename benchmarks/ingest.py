@@ -216,14 +216,16 @@ def encode_only(source: Path, model: str, threads: int | None) -> None:
     """What a load does before it sends, and no more."""
     from bridge import load_encoder
     from bridge.batches import Batches
+    from bridge.collector import collecting_seldom
     from bridge.sources import SourceOptions, open_source
 
     encoder = load_encoder(model, threads=threads)
     with open_source([str(source)], SourceOptions(id_field="id")) as opened:
         run = Batches(opened, encoder, index_of(encoder), "opensearch", lambda ids: {}, 10_000)
-        for document in run.documents(0, fresh=True):
-            run.effects.popleft()
-            run.body(document)  # type: ignore[arg-type]
+        with collecting_seldom():
+            for document in run.documents(0, fresh=True):
+                run.effects.popleft()
+                run.body(document)  # type: ignore[arg-type]
 
 
 def work(task: dict[str, Any]) -> None:

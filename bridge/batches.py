@@ -6,10 +6,8 @@ to each document waits in `Batches.effects`, in the same order, for whoever lear
 
 from __future__ import annotations
 
-import gc
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -38,8 +36,6 @@ from bridge.tokens import Product, field_value, shortest
 from bridge.vectorfile import VectorMeta, looks_encoded, read_passages, read_vector, source_fields
 
 BATCH = 128
-_YOUNG_OBJECTS = 100_000
-"""So many are made before Python looks for cycles among them."""
 
 TITLE = "title"
 """The text field that a dense model trained on pairs gets as the title."""
@@ -121,10 +117,6 @@ class Batches:
             skip: items to pass over.
             fresh: the index is empty, so that nothing can be unchanged.
         """
-        with _collecting_seldom():
-            yield from self._documents(skip, fresh)
-
-    def _documents(self, skip: int, fresh: bool) -> Iterator[EncodedDoc | BulkOutcome]:
         items = self.source.read(skip)
         number = skip
         while group := list(islice(items, BATCH if fresh else _LOOK)):
@@ -350,19 +342,6 @@ class Batches:
         raise DocumentError(
             f"it has a field {name} of its own, which the index keeps for the bridge; see {self.own_names[name]}"
         )
-
-
-@contextmanager
-def _collecting_seldom() -> Iterator[None]:
-    """Documents under way are many objects without cycles: looking for these takes a quarter of a load's time."""
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 def _content(

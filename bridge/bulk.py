@@ -79,7 +79,9 @@ CHANGED_SINCE = "it was changed, or deleted, after it was read"
 _TRIES_IF_THROTTLED = 8
 """An item that is refused so often with a 400 is refused for itself, whatever the reason says."""
 
-_TRIES_IF_UNREADABLE = 6
+_TRIES_IF_UNREADABLE = 10
+"""Answers in a row to one request that are no engine's: by then it is no gateway that is started again."""
+
 _TRIES_TOGETHER = 4
 """A request that is put off so often goes on in halves: it may be more than the engine can take at once."""
 

@@ -26,6 +26,7 @@ from typing import Any
 from bridge import templates
 from bridge.batches import BATCH, Batches
 from bridge.bulk import BulkSender
+from bridge.collector import collecting_seldom
 from bridge.encode import Encoder
 from bridge.engines import Engine
 from bridge.errors import DocumentError, EngineError, UsageError
@@ -220,7 +221,10 @@ class _Trial:
         )
         results = Counter[str]()
         started = time.monotonic()
-        with contextlib.closing(sender.run(meter.reading(run.documents(0, fresh=self.fresh)))) as outcomes:
+        with (
+            collecting_seldom(),
+            contextlib.closing(sender.run(meter.reading(run.documents(0, fresh=self.fresh)))) as outcomes,
+        ):
             for outcome in outcomes:
                 run.effects.popleft()
                 results[outcome.result] += 1

@@ -30,6 +30,7 @@ from tenacity import (
 from bridge.batches import Batches, most_under_way
 from bridge.bulk import BulkSender
 from bridge.checkpoint import Checkpoint, check_same_run, read_checkpoint, write_checkpoint
+from bridge.collector import collecting_seldom
 from bridge.deadletter import DeadLetterFile
 from bridge.encode import Encoder
 from bridge.encode.dense import DenseEncoder
@@ -167,7 +168,7 @@ def ingest(
     try:
         _begin_load(engine, state, index, fresh, fast, say)
         # Closed before anything else happens: requests under way must not meet the index's own settings.
-        with contextlib.closing(inside.outcomes(load) if inside else load()) as outcomes:
+        with collecting_seldom(), contextlib.closing(inside.outcomes(load) if inside else load()) as outcomes:
             position = keeper.settle(outcomes, run.effects, position)
         # The sender has ended, and with it the patience of its threads.
         patient.ended = threading.Event()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,18 +78,6 @@ def test_unchanged_documents_of_a_large_group_keep_their_places(tmp_path: Path) 
         assert isinstance(one, BulkOutcome if n % 3 else EncodedDoc)
         if isinstance(one, BulkOutcome):
             assert one.result == "unchanged"
-
-
-def test_cycles_are_looked_for_seldom_while_a_load_runs_and_as_before_after_it(tmp_path: Path) -> None:
-    before = gc.get_threshold()
-    path = lines(tmp_path / "v.jsonl", line("a"), line("b"))
-    with open_source([str(path)], SourceOptions(id_field="id")) as source:
-        documents = batches(source).documents(0, fresh=True)
-        next(documents)
-        assert gc.get_threshold()[0] > before[0]
-        documents.close()
-    assert gc.get_threshold() == before
-    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 from bridge.batches import Batches, most_under_way
 from bridge.bulk import BulkOptions, BulkSender
 from bridge.checkpoint import Checkpoint
+from bridge.collector import collecting_seldom
 from bridge.deadletter import DeadLetterFile
 from bridge.encode import Encoder
 from bridge.encode.dense import DenseEncoder
@@ -187,7 +188,7 @@ class Copier:
             self.error_budget,
         )  # fmt: skip
         try:
-            with contextlib.closing(sender.run(run.documents(0, fresh=fresh))) as outcomes:
+            with collecting_seldom(), contextlib.closing(sender.run(run.documents(0, fresh=fresh))) as outcomes:
                 self.place = keeper.settle(self._counted(outcomes), run.effects, self.place)
         finally:
             self.retried += sender.retried
