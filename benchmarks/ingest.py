@@ -20,7 +20,6 @@ import itertools
 import json
 import os
 import queue
-import resource
 import statistics
 import subprocess
 import sys
@@ -38,7 +37,8 @@ TOKENS, CHUNK = 120, 500
 INDEX = "benchmark-ingest"
 WAYS = {
     "raw": "ready-made bodies, replayed",
-    "bridge": "bridge ingest, a file of vectors",
+    "ready": "bridge ingest, a file of the engine form",
+    "bridge": "bridge ingest, a file of the jsonl form",
     "parallel_bulk": "the client's parallel_bulk, 4 threads",
     "streaming_bulk": "the client's streaming_bulk",
 }
@@ -47,29 +47,32 @@ WAYS = {
 # --- what is sent -------------------------------------------------------------------------------------------------
 
 
-def write_vectors(path: Path, count: int) -> None:
-    """A vector file as `bridge encode` writes it."""
+def write_vectors(folder: Path, count: int) -> None:
+    """Vector files as `bridge encode` writes them, in two forms."""
     import numpy as np
 
-    from bridge.tokens import shortest
-    from bridge.vectorfile import VectorMeta, write_meta
+    from bridge.encode.base import TokenVocabulary
+    from bridge.records import SparseVector
+    from bridge.vectorfile import VectorMeta, line_of, write_meta
 
     random = np.random.default_rng(0)
     vocabulary = json.loads((SHARED / "data" / "bert-uncased" / "tokenizer.json").read_text())["model"]["vocab"]
     words = [word for word in sorted(vocabulary, key=vocabulary.get) if not word.startswith("[")]
     share = 1 / (np.arange(len(words)) + 10.0)
     share /= share.sum()
-    with path.open("w", encoding="utf-8") as file:
+    listed = TokenVocabulary(tuple(words))
+    with (folder / "vectors.jsonl").open("wb") as plain, (folder / "ready.jsonl").open("wb") as ready:
         for number in range(count):
-            ids = random.choice(len(words), TOKENS, replace=False, p=share)
-            weights = random.lognormal(-1, 0.7, TOKENS).astype(np.float32)
-            line = {"id": f"d{number}", "tokens": [words[i] for i in ids], "weights": shortest(weights)}
-            file.write(json.dumps(line) + "\n")
-    meta = VectorMeta(
-        form="jsonl", model="benchmark", space="benchmark", document_encoder="benchmark-1", documents=count,
-        query_encoders=("benchmark-1",), vocabulary=None, ceilings=(3.0, 3.0), text_fields=("title", "text"),
-    )  # fmt: skip
-    write_meta(path, meta)
+            ids = np.sort(random.choice(len(words), TOKENS, replace=False, p=share)).astype(np.int32)
+            vector = SparseVector(ids, random.lognormal(-1, 0.7, TOKENS).astype(np.float32), listed)
+            plain.write(line_of("jsonl", f"d{number}", vector, ""))
+            ready.write(line_of("engine", f"d{number}", vector, ""))
+    for form, name in (("jsonl", "vectors.jsonl"), ("engine", "ready.jsonl")):
+        meta = VectorMeta(
+            form=form, model="benchmark", space="benchmark", document_encoder="benchmark-1", documents=count,
+            query_encoders=("benchmark-1",), vocabulary=None, ceilings=(3.0, 3.0), text_fields=("title", "text"),
+        )  # fmt: skip
+        write_meta(folder / name, meta)
 
 
 def index_of(encoder: Any) -> Any:
@@ -228,10 +231,16 @@ def encode_only(source: Path, model: str, threads: int | None) -> None:
                 run.body(document)  # type: ignore[arg-type]
 
 
+def peak_memory() -> int:
+    """Bytes, of this program alone: what `getrusage` says begins with the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
 def work(task: dict[str, Any]) -> None:
     """One load; prints its seconds and the processor's."""
     url, folder, way = task["url"], Path(task["folder"]), task["way"]
-    source = folder / task.get("source", "vectors.jsonl")
+    source = folder / task.get("source", "ready.jsonl" if way == "ready" else "vectors.jsonl")
     os.environ["BRIDGE_DATA_DIR"] = str(folder / "data")
     engine = engine_at(url)
     product = engine.info().product
@@ -247,6 +256,7 @@ def work(task: dict[str, Any]) -> None:
     spent, started = time.process_time(), time.perf_counter()
     ways: dict[str, Callable[[], None]] = {
         "raw": lambda: replay(url, bodies, task["connections"]),
+        "ready": lambda: ingest_file(url, source),
         "bridge": lambda: ingest_file(url, source, task.get("model"), task.get("threads")),
         "encode": lambda: encode_only(source, task["model"], task.get("threads")),
     }
@@ -258,8 +268,7 @@ def work(task: dict[str, Any]) -> None:
     if way != "encode":
         count = engine.count(INDEX)
         engine.delete_index(INDEX)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": seconds, "cpu": spent, "count": count, "peak": peak}))
+    print(json.dumps({"seconds": seconds, "cpu": spent, "count": count, "peak": peak_memory()}))
 
 
 def load(**task: Any) -> dict[str, Any]:
@@ -291,7 +300,7 @@ def compare(url: str, product: str, count: int, rounds: int, names: list[str]) -
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
         (folder / "bodies").mkdir()
-        write_vectors(folder / "vectors.jsonl", count)
+        write_vectors(folder, count)
         write_bodies(folder / "vectors.jsonl", folder / "bodies", product)
         connections = best_connections(url, folder, max(1, min(count // CHUNK, 12)))
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}

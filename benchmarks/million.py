@@ -16,7 +16,6 @@ import gzip
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.ingest import INDEX, SHARED, engine_at, replay, send_to
+from benchmarks.ingest import INDEX, SHARED, engine_at, peak_memory, replay, send_to
 
 POINTS = 20
 """How many times the pace is noted."""
@@ -73,9 +72,8 @@ def work(url: str, source: Path, documents: int) -> None:
     with open_source([str(source)]) as opened:
         summary = ingest(engine, INDEX, opened, options, report=report)
     seen.append((summary.source, time.perf_counter() - started))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({
-        "seen": seen, "peak": peak, "indexed": summary.indexed, "dead": summary.dead, "model": summary.model,
+        "seen": seen, "peak": peak_memory(), "indexed": summary.indexed, "dead": summary.dead, "model": summary.model,
         "count": engine.count(INDEX),
     }))  # fmt: skip
 

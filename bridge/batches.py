@@ -7,10 +7,12 @@ to each document waits in `Batches.effects`, in the same order, for whoever lear
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
+
+import msgspec
 
 from bridge.bulk import BulkOptions
 from bridge.encode import Encoder
@@ -21,6 +23,7 @@ from bridge.errors import DocumentError
 from bridge.indexmodel import Hashes, IndexModel
 from bridge.journal import Journal
 from bridge.prepare import Prepared, prepare
+from bridge.readyfile import read_ready, ready_value
 from bridge.records import (
     HASH_FIELD,
     BulkOutcome,
@@ -29,11 +32,12 @@ from bridge.records import (
     Doc,
     EncodedDoc,
     EncodedPassage,
+    ReadyVector,
     SparseVector,
 )
 from bridge.sources import Item, Source, content_hash, text_of
-from bridge.tokens import Product, field_value, shortest
-from bridge.vectorfile import VectorMeta, looks_encoded, read_passages, read_vector, source_fields
+from bridge.tokens import Product, by_ids, field_value, shortest
+from bridge.vectorfile import VectorMeta, looks_encoded, raw_fields, read_passages, read_vector, source_fields
 
 BATCH = 128
 
@@ -69,7 +73,7 @@ class _Read:
     """A document that is to be sent, before it has vectors."""
 
     doc: Doc
-    given: str | SparseVector | Sequence[EncodedPassage]
+    given: str | SparseVector | ReadyVector | Sequence[EncodedPassage]
     """Its text, or what a vector file holds of it."""
     digest: str
     source: Mapping[str, Any]
@@ -117,6 +121,10 @@ class Batches:
             skip: items to pass over.
             fresh: the index is empty, so that nothing can be unchanged.
         """
+        with self.source.handing_on(raw_fields(self.vectors)):
+            yield from self._documents(skip, fresh)
+
+    def _documents(self, skip: int, fresh: bool) -> Iterator[EncodedDoc | BulkOutcome]:
         items = self.source.read(skip)
         number = skip
         while group := list(islice(items, BATCH if fresh else _LOOK)):
@@ -183,7 +191,9 @@ class Batches:
         except DocumentError:
             return False
 
-    def _value(self, vector: SparseVector) -> dict[str, float]:
+    def _value(self, vector: SparseVector | ReadyVector) -> dict[str, float] | msgspec.Raw:
+        if isinstance(vector, ReadyVector):
+            return ready_value(vector, self.product)
         return field_value(vector, self.model.kind, self.product)
 
     def _read(self, doc: Doc) -> _Read:
@@ -214,12 +224,14 @@ class Batches:
                 ) from None
         return _Read(doc, given, self._digest(_content(given, doc.source, kept)), kept, self._titled(kept, text))
 
-    def _stored(self, fields: Mapping[str, Any]) -> SparseVector | Sequence[EncodedPassage]:
+    def _stored(self, fields: Mapping[str, Any]) -> SparseVector | ReadyVector | Sequence[EncodedPassage]:
         """What a line of a vector file holds."""
         vocabulary = self.encoder.vocabulary
         listed = vocabulary if isinstance(vocabulary, TokenVocabulary) and not self.encoder.open_vocabulary else None
         if self.model.passages == "nested":
             return [EncodedPassage(*passage) for passage in read_passages(fields, listed)]
+        if self.vectors and self.vectors.form == "engine" and not by_ids(self.model.kind, self.product):
+            return read_ready(fields)
         return read_vector(fields, listed)
 
     def _digest(self, content: Mapping[str, Any]) -> str:
@@ -260,20 +272,21 @@ class Batches:
         for place, read in found.items():
             if place in settled:
                 continue
-            doc, sparse, passages = read.doc, None, None
+            doc, passages = read.doc, None
+            sparse: SparseVector | ReadyVector | None = None
             if one := prepared.get(place):
                 sparse = one.vector
                 if sparse is None:
                     passages = tuple(EncodedPassage(cut.start, cut.end, vector) for cut, vector in one.nested)
                 effects[place] = Effect(one.passages, one.terms, one.mass, one.removed, one.removed_mass)
-            elif isinstance(read.given, SparseVector):
+            elif isinstance(read.given, SparseVector | ReadyVector):
                 sparse = read.given
             elif not isinstance(read.given, str):
                 passages = tuple(read.given)
                 effects[place] = Effect(len(passages), sum(len(cut.vector) for cut in passages), 0.0, 0, 0.0)
             encoded[place] = EncodedDoc(
                 doc.id or "", read.source, doc.position, read.digest, sparse, dense.get(place), passages, doc.op,
-                doc.version, doc.routing, doc.stored,
+                doc.version, doc.routing, doc.stored, line=doc.source if self.vectors else None,
             )  # fmt: skip
         return encoded, effects
 
@@ -345,9 +358,11 @@ class Batches:
 
 
 def _content(
-    given: SparseVector | Sequence[EncodedPassage], line: Mapping[str, Any], source: Mapping[str, Any]
+    given: SparseVector | ReadyVector | Sequence[EncodedPassage], line: Mapping[str, Any], source: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """What a vector file's line holds, for its hash; a plain vector in the form that is written fastest."""
+    if isinstance(given, ReadyVector):
+        return {"source": source, "vector": given.digest}
     if not isinstance(given, SparseVector):
         return line
     return {"source": source, "tokens": given.tokens, "weights": given.weights.tobytes()}
@@ -362,8 +377,20 @@ def _text_or_nothing(source: Mapping[str, Any], fields: Sequence[str]) -> str:
 
 def _refused(doc: Doc, error: DocumentError) -> BulkOutcome:
     # A letter says what was asked for, so that trying it again asks for the same.
-    document = dict(doc.source) if doc.op == "index" else {**doc.source, "_op": doc.op}
+    document = {name: _plain(value) for name, value in doc.source.items()}
+    if doc.op != "index":
+        document["_op"] = doc.op
     return _dead(DeadLetter(doc.position, doc.id, str(error), document))
+
+
+def _plain(value: Any) -> Any:
+    """A field of a line as a letter keeps it: parsed, as far as that can be done."""
+    if not isinstance(value, msgspec.Raw):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return bytes(value).decode("utf-8", "replace")
 
 
 def _dead(letter: DeadLetter) -> BulkOutcome:

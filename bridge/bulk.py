@@ -368,9 +368,11 @@ class BulkSender:
             before_sleep=lambda state: self._noticed(state, len(actions), epoch),
             reraise=True,
         )
+        perhaps_taken = True
         try:
             items = retrying(_Asker(self._send, actions), body)
         except RequestTooLarge:
+            perhaps_taken = _attempts(retrying) > 1
             if len(actions) == 1:
                 error = {"reason": "the document alone is larger than the engine takes"}
                 return [{"index": {"status": 413, "error": error}}], False
@@ -382,13 +384,13 @@ class BulkSender:
             if time.monotonic() >= deadline or self._ended.is_set():
                 raise
         else:
-            return items, bool(retrying.statistics.get("attempt_number", 1) > 1)
+            return items, _attempts(retrying) > 1
         middle = len(actions) // 2
         (left, left_again), (right, right_again) = (
             self._request(actions[:middle], deadline),
             self._request(actions[middle:], deadline),
         )
-        return [*left, *right], left_again or right_again
+        return [*left, *right], perhaps_taken or left_again or right_again
 
     def _noticed(self, state: RetryCallState, count: int, epoch: int) -> None:
         self._count_retries(count)
@@ -426,6 +428,10 @@ class BulkSender:
             else:
                 reason = f"duplicate id {document.id!r}: another document of this load has it, with other content"
                 yield place, _dead(document, reason, attempt)
+
+
+def _attempts(retrying: Retrying) -> int:
+    return int(retrying.statistics.get("attempt_number", 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,5 +508,6 @@ def _outcome(document: EncodedDoc, status: int, error: Any, attempt: int) -> Bul
 
 def _dead(document: EncodedDoc, reason: str, attempts: int) -> BulkOutcome:
     # A letter says what was asked for, so that trying it again asks for the same.
-    kept = document.source if document.op == "index" else {**document.source, "_op": document.op}
+    kept = document.source if document.line is None else document.line
+    kept = kept if document.op == "index" else {**kept, "_op": document.op}
     return BulkOutcome(document.position, document.id, "dead", attempts, reason, kept)

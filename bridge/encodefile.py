@@ -162,6 +162,8 @@ def _check(encoder: Encoder, output: Path, form: Form, options: EncodeOptions) -
         raise UsageError(f"model {encoder.name} encodes queries only; name the model of the documents")
     if form == "anserini" and options.keep_source:
         raise UsageError("the anserini form has no place for a document's own fields; leave --keep-source out")
+    if form == "engine" and options.scale is not None:
+        raise UsageError("the engine form holds weights as the engine keeps them; leave --scale out")
     if options.preparation.passages == "nested":
         check_nested(form)
     if options.scale is not None and not 0 < options.scale < 1e6:

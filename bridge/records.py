@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -69,6 +70,18 @@ class SparseVector:
     def as_dict(self) -> dict[str, float]:
         """Token ─▶ weight."""
         return dict(zip(self.tokens, self.weights.tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyVector:
+    """A sparse vector in the words of an engine's field, written before: JSON objects of names and weights."""
+
+    value: msgspec.Raw
+    """Every token under the name that `bridge.tokens.feature_key` gives it."""
+    dotted: msgspec.Raw | None
+    """The tokens that hold a dot under their own names, which OpenSearch gets as well; None where there are none."""
+    digest: str
+    """Its hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +156,7 @@ class EncodedDoc:
     source: Mapping[str, Any]
     position: Position
     content_hash: str
-    sparse: SparseVector | None = None
+    sparse: SparseVector | ReadyVector | None = None
     dense: DenseVector | None = None
     passages: Sequence[EncodedPassage] | None = None
     """Instead of `sparse`, where passages are nested."""
@@ -156,6 +169,8 @@ class EncodedDoc:
     """As `Doc.stored`."""
     sent_before: bool = False
     """An interrupted run sent it already: where it exists, that is why."""
+    line: Mapping[str, Any] | None = None
+    """All that a vector file holds of it, for its letter, where it is not taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,18 +110,27 @@ def rank_features_value(vector: SparseVector, product: Product) -> dict[str, flo
     (with `analyzer` or `model_id`) asks for, and escaped, which `rank_feature` can address. Raw
     dotted names hold a dot and escaped ones never do, so the two cannot meet.
     """
+    value, dotted = feature_values(vector)
+    return value | dotted if dotted and product == "opensearch" else value
+
+
+def feature_values(vector: SparseVector) -> tuple[dict[str, float], dict[str, float]]:
+    """The weights of `vector` by feature key, and again by token for the tokens that hold a dot.
+
+    Raises:
+        DocumentError: see `engine_weights`.
+    """
     tokens = vector.tokens
     weights = engine_weights(vector.weights)
     # Nearly every document: no token needs another name.
     written = "\n".join(tokens)
     if "." not in written and _DOT not in written and _ESCAPE not in written and "" not in tokens:
-        return dict(zip(tokens, weights, strict=True))
-    value: dict[str, float] = {}
-    for token, weight in zip(tokens, weights, strict=True):
-        value[feature_key(token)] = weight
-        if "." in token and product == "opensearch":
-            value[token] = weight
-    return value
+        return dict(zip(tokens, weights, strict=True)), {}
+    pairs = list(zip(tokens, weights, strict=True))
+    return (
+        {feature_key(token): weight for token, weight in pairs},
+        {token: weight for token, weight in pairs if "." in token},
+    )
 
 
 def seismic_value(vector: SparseVector) -> dict[str, float]:
@@ -142,9 +151,14 @@ def seismic_value(vector: SparseVector) -> dict[str, float]:
 MAX_SEISMIC_ID = 32_767
 
 
+def by_ids(kind: Kind, product: Product) -> bool:
+    """Whether such a field goes by token ids, and not by names."""
+    return kind == "sparse_vector" and product == "opensearch"
+
+
 def field_value(vector: SparseVector, kind: Kind, product: Product) -> dict[str, float]:
     """`vector` as a document's field of `kind` on `product`."""
-    if kind == "sparse_vector" and product == "opensearch":
+    if by_ids(kind, product):
         return seismic_value(vector)
     return rank_features_value(vector, product)
 
@@ -154,7 +168,7 @@ def document_weights(value: Mapping[str, Any], kind: Kind, product: Product) -> 
 
     Keys are tokens, or ids as strings for OpenSearch's `sparse_vector`.
     """
-    if kind == "sparse_vector" and product == "opensearch":
+    if by_ids(kind, product):
         return {key: float(weight) for key, weight in value.items()}
     return {token_of_key(key): float(weight) for key, weight in value.items() if "." not in key}
 

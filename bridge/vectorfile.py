@@ -1,14 +1,15 @@
 """Files of encoded documents, so that encoding can happen on another machine than ingesting.
 
-Three forms, one document a line (or row)::
+Four forms, one document a line (or row)::
 
     jsonl      {"id", "tokens": [..], "weights": [..]}
     parquet    the same as columns: string, list<string>, list<float>
     anserini   {"id", "contents", "vector": {token: weight}}: Anserini's and Pyserini's JsonVectorCollection
+    engine     see `bridge.readyfile`: checked, and in the engine's own words, so that it goes in fastest
 
 Where passages are nested, the first two hold ``passages``, each ``{"start", "end", "tokens": [..], "weights": [..]}``,
 instead of the tokens and weights of the whole; start and end count characters of the text that was encoded.
-With `source` kept, a line of the first two also holds the document's own fields. Beside each file FILE lies
+With `source` kept, a line of all but `anserini` also holds the document's own fields. Beside each file FILE lies
 FILE.meta.json, which says whose vectors they are: an index of another model refuses them.
 """
 
@@ -25,10 +26,11 @@ from bridge.chunk import Passage
 from bridge.encode.base import Encoder, TokenVocabulary
 from bridge.errors import DocumentError, ModelMismatch, SourceError, UsageError
 from bridge.prepare import WHOLE, Preparation, parse_preparation
+from bridge.readyfile import RAW_FIELDS, parsed, read_ready, ready_fields
 from bridge.records import Ids, SparseVector, Weights
 from bridge.tokens import shortest
 
-Form = Literal["jsonl", "parquet", "anserini"]
+Form = Literal["jsonl", "parquet", "anserini", "engine"]
 
 ID_FIELD = "id"
 META_SUFFIX = ".meta.json"
@@ -170,10 +172,13 @@ def line_of(
         scale: multiply the weights by this and round; a token that rounds to nothing is left out.
 
     Raises:
-        UsageError: passages in the anserini form.
+        UsageError: passages in a form that has no place for them.
+        DocumentError: a weight that no engine takes, in the engine form.
     """
     fields: dict[str, Any] = {"id": identity}
-    if isinstance(vector, SparseVector):
+    if isinstance(vector, SparseVector) and form == "engine":
+        fields |= ready_fields(vector)
+    elif isinstance(vector, SparseVector):
         tokens, weights = _written(vector, scale)
         if form == "anserini":
             fields |= {"contents": text, "vector": dict(zip(tokens, weights, strict=True))}
@@ -192,8 +197,8 @@ def line_of(
 
 def check_nested(form: Form) -> None:
     """Raises UsageError where `form` has no place for passages."""
-    if form == "anserini":
-        raise UsageError("the anserini form has one vector a document; take --passages merge, or another form")
+    if form in ("anserini", "engine"):
+        raise UsageError(f"the {form} form has one vector a document; take --passages merge, or another form")
 
 
 _LISTS = ("tokens", "weights")
@@ -295,26 +300,50 @@ class _Listed:
         return self._tokens if len(ids) == len(self._tokens) else tuple(self._tokens[i] for i in ids.tolist())
 
 
+def raw_fields(meta: VectorMeta | None) -> frozenset[str]:
+    """The fields of a line that are read fastest as they are written."""
+    if meta is None or meta.form not in ("jsonl", "engine"):
+        return frozenset()
+    return RAW_FIELDS if meta.form == "engine" else frozenset(_LISTS)
+
+
 def _listed(fields: Mapping[str, Any]) -> tuple[list[str], Weights]:
     """Distinct tokens and their weights, float32 above zero."""
-    if isinstance(fields.get("vector"), Mapping):
+    checked = False
+    if "vector" in fields and "hash" in fields:
+        tokens, weights = parsed(read_ready(fields))
+    elif isinstance(fields.get("vector"), Mapping):
         tokens, weights = list(fields["vector"]), list(fields["vector"].values())
     else:
-        tokens, weights = fields.get("tokens"), fields.get("weights")  # type: ignore[assignment]
+        tokens, weights, checked = _unwritten(fields.get("tokens"), fields.get("weights"))
     if not isinstance(tokens, list) or not isinstance(weights, list) or len(tokens) != len(weights):
         raise DocumentError("it has no vector: tokens and weights of one length, or an object `vector`")
-    try:
-        # By a compiled look at each, which a file of vectors is read no faster than.
-        weights = msgspec.convert(weights, _Weights)
-        distinct = len(set(msgspec.convert(tokens, _Tokens))) == len(tokens)
-    except msgspec.ValidationError:
-        wrong = [weight for weight in weights if not _is_weight(weight)]
-        if wrong:
-            raise DocumentError(f"its weight {wrong[0]!r} is not a number above zero") from None
-        distinct = False
-    if not distinct:
-        raise DocumentError("its tokens are not distinct strings")
+    if not checked:
+        try:
+            weights, tokens = msgspec.convert(weights, _Weights), msgspec.convert(tokens, _Tokens)
+        except msgspec.ValidationError:
+            wrong = [weight for weight in weights if not _is_weight(weight)]
+            if wrong:
+                raise DocumentError(f"its weight {wrong[0]!r} is not a number above zero") from None
+            raise DocumentError(_NOT_DISTINCT) from None
+    if len(set(tokens)) < len(tokens):
+        raise DocumentError(_NOT_DISTINCT)
     return tokens, np.array(weights, dtype=np.float32)
+
+
+def _unwritten(tokens: Any, weights: Any) -> tuple[Any, Any, bool]:
+    """Lists that came as they are written, parsed; and whether each element was looked at on the way."""
+    if type(tokens) is not msgspec.Raw or type(weights) is not msgspec.Raw:
+        return tokens, weights, False
+    try:
+        return _decode_tokens(tokens), _decode_weights(weights), True
+    except msgspec.DecodeError:
+        pass
+    try:
+        # What is wrong with an element is said in the caller's words.
+        return msgspec.json.decode(tokens), msgspec.json.decode(weights), False
+    except msgspec.DecodeError as error:
+        raise DocumentError(f"its tokens and weights cannot be kept: {error}") from None
 
 
 def _is_weight(weight: Any) -> bool:
@@ -326,11 +355,16 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 _Tokens = list[str]
 _Weights = list[Annotated[float, msgspec.Meta(gt=0, le=_LARGEST)]]
+# Compiled looks at each element, on the way from text where the lists come as text.
+_decode_tokens = msgspec.json.Decoder(_Tokens).decode
+_decode_weights = msgspec.json.Decoder(_Weights).decode
+
+_NOT_DISTINCT = "its tokens are not distinct strings"
 
 
 def source_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The document's own fields, as far as the file kept them."""
-    if isinstance(fields.get("vector"), Mapping):
+    if isinstance(fields.get("vector"), Mapping) and "contents" in fields and "hash" not in fields:
         return {"contents": fields["contents"]} if fields.get("contents") else {}
     kept = fields.get("source")
     if isinstance(kept, str):
@@ -350,7 +384,7 @@ def looks_encoded(fields: Mapping[str, Any]) -> bool:
     passages = fields.get("passages")
     first = passages[0] if isinstance(passages, list) and passages and isinstance(passages[0], Mapping) else fields
     lists = all(isinstance(first.get(name), list) for name in _LISTS)
-    return lists or (isinstance(fields.get("vector"), Mapping) and "contents" in fields)
+    return lists or (isinstance(fields.get("vector"), Mapping) and ("contents" in fields or "hash" in fields))
 
 
 class StoredEncoder:

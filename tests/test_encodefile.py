@@ -19,13 +19,22 @@ from bridge.errors import CheckpointError, DocumentError, ModelMismatch, SourceE
 from bridge.fit import FitOptions, fit
 from bridge.indexmodel import IndexModel
 from bridge.ingest import IngestOptions, ingest
-from bridge.prepare import Preparation, Prepared, prepare
+from bridge.prepare import WHOLE, Preparation, Prepared, prepare
 from bridge.prune import Pruning, parse_pruning
 from bridge.records import SparseVector
 from bridge.register import RegisterOptions
 from bridge.sources import SourceOptions, open_source
-from bridge.tokens import rank_features_value
-from bridge.vectorfile import form_of, looks_encoded, read_meta, read_passages, read_vector, shared_meta, source_fields
+from bridge.tokens import rank_features_value, store_precision
+from bridge.vectorfile import (
+    form_of,
+    line_of,
+    looks_encoded,
+    read_meta,
+    read_passages,
+    read_vector,
+    shared_meta,
+    source_fields,
+)
 
 Bridge = Callable[..., tuple[int, str, str]]
 
@@ -39,7 +48,7 @@ DOCUMENTS = [
     {"_id": "7", "text": "the last one"},
 ]
 DEAD = 3
-FORMS = ("jsonl", "parquet", "anserini")
+FORMS = ("jsonl", "parquet", "anserini", "engine")
 
 
 @pytest.fixture
@@ -72,6 +81,12 @@ def expected(model: Path) -> dict[str, dict[str, float]]:
     return {name: vector.as_dict() for name, vector in zip(texts, vectors, strict=True)}
 
 
+def as_stored(vector: dict[str, float]) -> dict[str, float]:
+    """The weights that an engine keeps of these."""
+    kept = store_precision(np.array(list(vector.values()), dtype=np.float32))
+    return {token: np.float32(weight) for token, weight in zip(vector, kept, strict=True)}
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
 def test_each_form_reads_back_equal(corpus: Path, model: Path, tmp_path: Path, form: str, packed: str) -> None:
@@ -85,7 +100,13 @@ def test_each_form_reads_back_equal(corpus: Path, model: Path, tmp_path: Path, f
     assert [one["id"] for one in found] == ["1", "2", "3", "7"]
     wanted = expected(model)
     for one in found:
-        assert read_vector(one).as_dict() == wanted[one["id"]]
+        vector = read_vector(one).as_dict()
+        if form == "engine":
+            assert vector == as_stored(wanted[one["id"]])
+            dotted = {"dotted"} if any("." in token for token in vector) else set()
+            assert set(one) == {"id", "vector", "hash"} | dotted
+            continue
+        assert vector == wanted[one["id"]]
         if form == "anserini":
             assert set(one) == {"id", "contents", "vector"}
             assert {token: np.float32(w) for token, w in one["vector"].items()} == wanted[one["id"]]
@@ -204,8 +225,11 @@ def test_what_cannot_be_prepared(long_texts: Path, model: Path, pieces: Path, tm
                 source, tmp_path / "v.jsonl", encoder_of(folder), EncodeOptions(preparation=preparation, **options)
             )
 
-    with pytest.raises(UsageError, match="the anserini form has one vector a document"):
-        run(pieces, Preparation("nested", 24), form="anserini")
+    for form in ("anserini", "engine"):
+        with pytest.raises(UsageError, match=f"the {form} form has one vector a document"):
+            run(pieces, Preparation("nested", 24), form=form)
+    with pytest.raises(UsageError, match="leave --scale out"):
+        run(pieces, WHOLE, form="engine", scale=100)
     with pytest.raises(UsageError, match="--passage-tokens"):
         run(pieces, Preparation("merge"))
     assert not (tmp_path / "v.jsonl").exists()
@@ -477,6 +501,24 @@ class TestIngest:
         assert code == 3
         letters = (tmp_path / f"{index}.dead-letter.jsonl").read_text().splitlines()
         assert "meta.json is not beside it" in json.loads(letters[-1])["reason"]
+
+    @pytest.mark.parametrize("form", ["jsonl", "engine"])
+    def test_the_letter_of_what_the_engine_refuses_holds_the_whole_line(
+        self, engine: Engine, index: str, corpus: Path, model: Path, tmp_path: Path, form: str
+    ) -> None:
+        output = encode_with(corpus, tmp_path / "v.jsonl", model, form=form, keep_source=True)
+        too_long = "w" * 33_000
+        vector = SparseVector(np.zeros(1, dtype=np.int32), np.ones(1, dtype=np.float32), TokenVocabulary((too_long,)))
+        with output.open("ab") as file:
+            file.write(line_of(form_of(output, form), "9", vector, "", source={"year": 2001}))
+        letters = tmp_path / "d.jsonl"
+        with open_source([str(output)], SourceOptions(id_field="id")) as source:
+            summary = ingest(engine, index, source, IngestOptions(vectors=read_meta(output), dead_letter=letters))
+        assert (summary.indexed, summary.dead) == (4, 1)
+        (letter,) = map(json.loads, letters.read_text().splitlines())
+        assert (letter["id"], letter["line"]) == ("9", 5)
+        assert letter["document"]["source"] == {"year": 2001}
+        assert read_vector(letter["document"]).as_dict() == {too_long: 1.0}
 
     def test_ids_need_the_model(
         self, engine: Engine, index: str, corpus: Path, model: Path, tmp_path: Path, shared: Path

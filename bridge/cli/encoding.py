@@ -53,8 +53,8 @@ _worker_option = partial(click.option, cls=SectionOption, section="Workers")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["jsonl", "parquet", "anserini"]),
-    help="The file's form; by default that of its name.",
+    type=click.Choice(["jsonl", "parquet", "anserini", "engine"]),
+    help="The file's form; by default that of its name. The engine form goes in fastest.",
 )
 @click.option("--keep-source", is_flag=True, help="Keep each document's own fields in the file, to be indexed too.")
 @click.option(
@@ -110,6 +110,7 @@ def encode(state: State, /, sources: tuple[str, ...], output: Path | None, text:
     \b
     bridge encode articles.jsonl -o vectors.jsonl.zst --model MODEL
     bridge encode articles.jsonl -o vectors.parquet --model MODEL --device cuda --workers 4
+    bridge encode articles.jsonl -o ready.jsonl --format engine --model MODEL
     bridge encode articles.jsonl -o anserini.jsonl --format anserini --scale 100 --model MODEL
     bridge encode --text "what is the weather in ny" --query --model MODEL
     """

@@ -192,7 +192,11 @@ def encode_batch(encoder: Encoder, work: Work, batch: Batch) -> Encoded:
             continue
         kept = msgspec.Raw(source) if work.keep_source else None
         vector = one.nested if one.vector is None else one.vector
-        lines += line_of(work.form, document.id, vector, document.text, source=kept, scale=work.scale)
+        try:
+            lines += line_of(work.form, document.id, vector, document.text, source=kept, scale=work.scale)
+        except DocumentError as error:
+            dead.append(Letter(document.place, document.file, document.line, document.id, str(error), source))
+            continue
         found.append(one)
     return Encoded(
         batch.number,

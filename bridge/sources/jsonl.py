@@ -7,7 +7,7 @@ range is an error. Where a key comes twice in an object, its last value counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -35,7 +35,7 @@ _BYTE = re.compile(r" \(byte (\d+)\)$")
 
 def read_jsonl(file: SourceFile, options: SourceOptions, cursor: Cursor) -> Iterator[Item]:
     """Each line that is not blank, as one item."""
-    decode = msgspec.json.Decoder().decode
+    decode = _decoder(cursor.raw)
     fresh = True
     for number, line in enumerate(lines(file.chunks(cursor)), 1):
         if isinstance(line, Overlong):
@@ -61,6 +61,25 @@ def read_jsonl(file: SourceFile, options: SourceOptions, cursor: Cursor) -> Iter
         else:
             if not cursor.leaves_out(fields):
                 yield to_item(fields, position, options)
+
+
+def _decoder(raw: frozenset[str]) -> Callable[[bytes | bytearray], Any]:
+    decode = msgspec.json.Decoder().decode
+    if not raw:
+        return decode
+    outer = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+    def decode_outside(line: bytes | bytearray) -> Any:
+        try:
+            # What stays as it is written belongs to the line, which a buffer that is used again must not change.
+            fields = outer(bytes(line))
+            if not line.isascii():
+                line.decode()
+            return {name: value if name in raw else decode(value) for name, value in fields.items()}
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return decode(line)  # which says where in the line it is wrong
+
+    return decode_outside
 
 
 def _parse(line: bytes | bytearray, decode: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +48,7 @@ class Source:
         self.files = tuple(files)
         self.options = options
         self._cursor = Cursor()
+        self._raw: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -55,6 +56,18 @@ class Source:
         first = self.files[0].name
         first = first if first == STDIN else Path(first).name
         return first if len(self.files) == 1 else f"{first} and {len(self.files) - 1:,} more"
+
+    @contextmanager
+    def handing_on(self, names: frozenset[str]) -> Iterator[None]:
+        """Passes begun meanwhile give these fields as they are written (`msgspec.Raw`).
+
+        That is so for JSON Lines, and where no option looks into documents; else they are parsed like all others.
+        """
+        self._raw, before = names, self._raw
+        try:
+            yield
+        finally:
+            self._raw = before
 
     def read(self, skip: int = 0) -> Iterator[Item]:
         """One pass from the start: each document in order, as a `Doc` or a `DeadLetter`.
@@ -66,7 +79,8 @@ class Source:
         options = self.options
         # With a condition, a record's number does not say how many of the source's items lie before it.
         first = skip if options.condition else 0
-        cursor = self._cursor = Cursor(skip - first, options.condition)
+        looked_into = options.condition or options.shape or options.identity
+        cursor = self._cursor = Cursor(skip - first, options.condition, frozenset() if looked_into else self._raw)
         last = None if options.limit is None else first + max(0, options.limit - skip)
         with closing(self._parsed(cursor)) as items:
             yield from islice(items, first, last)

@@ -35,11 +35,13 @@ class Cursor:
     Args:
         skip: records that are passed over.
         condition: which documents are the source's; all, where it is None.
+        raw: fields whose JSON is handed on as it is written (`msgspec.Raw`), where the format is JSON Lines.
     """
 
-    __slots__ = ("base", "bytes_read", "condition", "matched", "seen", "skip")
+    __slots__ = ("base", "bytes_read", "condition", "matched", "raw", "seen", "skip")
 
-    def __init__(self, skip: int = 0, condition: Condition | None = None) -> None:
+    def __init__(self, skip: int = 0, condition: Condition | None = None, raw: frozenset[str] = frozenset()) -> None:
+        self.raw = raw
         self.skip = skip
         self.condition = condition
         self.base = 0

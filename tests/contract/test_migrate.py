@@ -215,7 +215,9 @@ class Writer(Client):
         elif chosen < 0.45 and self.touched:
             name = self.touched.pop()
             change = {"title": f"Changed {self.done}"}
-            self.engine.request("POST", f"/{self.alias}/_update/{name}", body=encode({"doc": change}))
+            # As any writer that is not alone.
+            path = f"/{self.alias}/_update/{name}"
+            self.engine.request("POST", path, params={"retry_on_conflict": "3"}, body=encode({"doc": change}))
             self.now[name] = self.now[name] | change
         else:
             self.put(self.random.choice(self.kept))

@@ -98,6 +98,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 def test_no_room_for_checkpoint_and_journal(undisturbed: Undisturbed, one: Load, engine: Engine, disk: Disk) -> None:
     one.environment = {"BRIDGE_DATA_DIR": str(disk.folder / "data")}
+    # Checkpoints are a second apart: one must still come.
+    one.options = ("--chunk-documents", "4")
     under_way(one)
     disk.fill()
     done = one.end()

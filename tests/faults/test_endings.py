@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,9 +133,13 @@ def test_a_source_of_which_most_is_dead(tmp_path: Path, engine: Engine, index: s
 
 @pytest.mark.parametrize("made_anew", [False, True])
 def test_an_index_that_is_deleted_meanwhile(loading: Load, engine: Engine, index: str, made_anew: bool) -> None:
+    # Held meanwhile: a request of its own must not make the index anew in between.
+    loading.signal(signal.SIGSTOP)
+    time.sleep(0.5)
     engine.delete_index(index)
     if made_anew:
         engine.create_index(index, {"settings": {"index.refresh_interval": "7s"}})
+    loading.signal(signal.SIGCONT)
     done = loading.end()
     assert done.code == 1
     # Whoever meets it first: the sender, or the one who looks whether the index is still the same.

@@ -14,7 +14,7 @@ from bridge.ingest import IngestOptions, IngestSummary, ingest
 from bridge.settings import EngineSettings
 from bridge.sources import open_source
 from tests.faults.corpus import State, register_for_poison, state_of, write_corpus
-from tests.faults.engines import ENGINES, EVERY_FAULT
+from tests.faults.engines import ENGINES
 from tests.faults.proxy import FAULTS, FaultProxy, fault_proxy, seeded_plan
 
 # A test node without security says so in a header of every answer, which the client turns into a warning.
@@ -89,7 +89,7 @@ def load_through(
     return proxy
 
 
-@pytest.mark.parametrize("place", EVERY_FAULT, indirect=True, scope="module")
+@pytest.mark.parametrize("place", ENGINES, indirect=True, scope="module")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_load_through_a_fault_ends_like_one_without(
     fault: str, undisturbed: tuple[Path, State, tuple[int, ...]], place: str, placed: Engine, target: str,

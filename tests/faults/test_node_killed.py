@@ -18,12 +18,12 @@ from bridge.node.state import is_ours, live_state
 from bridge.settings import EngineSettings
 from tests.conftest import NODE_CACHE
 from tests.faults.corpus import State, state_of, write_corpus
-from tests.faults.engines import ENGINES, NAMED, TORTURE
+from tests.faults.engines import ENGINES, only_torture
 from tests.faults.running import Done, Load, is_restored, load
 from tests.nodes import open_folder, start_node, stop_node
 
 DOCUMENTS = 20_000
-KILLS = 5 if TORTURE or NAMED else 2
+KILLS = 5
 """Of the node, during one load."""
 
 SEED = 20_261_121
@@ -82,7 +82,8 @@ def undisturbed(mortal: Mortal, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("options", [(), ("--fast-load",)], ids=["plain", "fast"])
-@pytest.mark.parametrize("mortal", ENGINES if TORTURE or NAMED else ["opensearch"], indirect=True, scope="module")
+@only_torture
+@pytest.mark.parametrize("mortal", ENGINES, indirect=True, scope="module")
 def test_a_node_that_is_killed_and_comes_back(
     mortal: Mortal, undisturbed: tuple[Path, Engine, State, Done], options: tuple[str, ...]
 ) -> None:

@@ -29,6 +29,7 @@ from bridge.fit import fit  # noqa: E402
 from bridge.runners.cluster import MAX_ATTEMPTS, RayActors  # noqa: E402
 from bridge.runners.work import ModelSpec  # noqa: E402
 from bridge.sources import open_source  # noqa: E402
+from tests.faults.engines import only_torture  # noqa: E402
 from tests.runners.helpers import WORKERS, After, Fails, running, same_file, same_totals, until, write  # noqa: E402
 
 ACTOR = "ray::MapWorker"
@@ -76,6 +77,7 @@ def test_same_file_though_an_actor_is_killed(corpus: Path, model: Path, tmp_path
     assert not ray.is_initialized()
 
 
+@only_torture
 def test_a_killed_driver_s_run_goes_on(corpus: Path, splade: Path, tmp_path: Path, plain: Any) -> None:
     whole, expected = plain(splade)
     output = tmp_path / whole.name
@@ -101,6 +103,7 @@ def at_work() -> list[int]:
     return found
 
 
+@only_torture
 def test_a_batch_that_kills_every_actor_ends_the_run(corpus: Path, splade: Path, tmp_path: Path, plain: Any) -> None:
     done = threading.Event()
     killed: set[int] = set()
