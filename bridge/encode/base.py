@@ -105,7 +105,10 @@ class OverlayVocabulary:
 
     def vector(self, tokens: Collection[str], weights: npt.NDArray[np.float64]) -> SparseVector:
         """A vector of distinct `tokens` and their `weights`, all above zero, in the same order."""
-        ids = np.fromiter(map(self.id_of, tokens), dtype=np.int32, count=len(tokens))
+        found = list(map(self._base.index.get, tokens))
+        if None in found:
+            found = list(map(self.id_of, tokens))
+        ids = np.array(found, dtype=np.int32)
         order = np.argsort(ids)
         return SparseVector(ids[order], weights[order].astype(np.float32), self)
 
