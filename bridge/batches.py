@@ -222,7 +222,11 @@ class Batches:
                 raise DocumentError(
                     f"its dense vector is of a text that the vector file has not kept: {error}"
                 ) from None
-        return _Read(doc, given, self._digest(_content(given, doc.source, kept)), kept, self._titled(kept, text))
+        if isinstance(given, ReadyVector) and not (kept or self.dense or self.model.salt):
+            digest = given.digest  # of all there is
+        else:
+            digest = self._digest(_content(given, doc.source, kept))
+        return _Read(doc, given, digest, kept, self._titled(kept, text))
 
     def _stored(self, fields: Mapping[str, Any]) -> SparseVector | ReadyVector | Sequence[EncodedPassage]:
         """What a line of a vector file holds."""
@@ -362,7 +366,7 @@ def _content(
 ) -> Mapping[str, Any]:
     """What a vector file's line holds, for its hash; a plain vector in the form that is written fastest."""
     if isinstance(given, ReadyVector):
-        return {"source": source, "vector": given.digest}
+        return {"vector": given.digest, "source": source}
     if not isinstance(given, SparseVector):
         return line
     return {"source": source, "tokens": given.tokens, "weights": given.weights.tobytes()}

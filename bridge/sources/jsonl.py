@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -66,7 +67,7 @@ def read_jsonl(file: SourceFile, options: SourceOptions, cursor: Cursor) -> Iter
 def _decoder(raw: frozenset[str]) -> Callable[[bytes | bytearray], Any]:
     decode = msgspec.json.Decoder().decode
     if not raw:
-        return decode
+        return partial(_checked, decode=decode)
     outer = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
     def decode_outside(line: bytes | bytearray) -> Any:
@@ -75,9 +76,9 @@ def _decoder(raw: frozenset[str]) -> Callable[[bytes | bytearray], Any]:
             fields = outer(bytes(line))
             if not line.isascii():
                 line.decode()
-            return {name: value if name in raw else decode(value) for name, value in fields.items()}
+            return {name: value if name in raw else _checked(value, decode) for name, value in fields.items()}
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return decode(line)  # which says where in the line it is wrong
+            return _checked(line, decode)  # which says where in the line it is wrong
 
     return decode_outside
 
@@ -91,7 +92,16 @@ def _parse(line: bytes | bytearray, decode: Any) -> dict[str, Any]:
         raise DocumentError(_why(line, error)) from None
     if not isinstance(value, dict):
         raise DocumentError(f"not a JSON object but {kind(value)}")
-    if line.count(b"{") + line.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    return value
+
+
+def _checked(line: bytes | bytearray | msgspec.Raw, decode: Callable[[Any], Any]) -> Any:
+    """What `line` holds, unless it is nested too deep."""
+    value = decode(line)
+    if isinstance(value, str):
+        return value
+    text = bytes(line)
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise DocumentError(_TOO_DEEP)
     return value
 
