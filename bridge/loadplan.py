@@ -23,6 +23,7 @@ from bridge.modelstore import find_dense, find_model, save_dense, save_model
 from bridge.records import TEXT_FIELDS, Doc
 from bridge.register import Plan, RegisterOptions
 from bridge.sources import Source, text_of
+from bridge.tokens import by_ids
 from bridge.vectorfile import StoredEncoder, VectorMeta, source_fields
 
 
@@ -122,8 +123,7 @@ def plan_load(
     if dense and options.dense:
         wanted = replace(wanted, dense=dense.description)
     planned = register.plan(engine, index, encoder, wanted)
-    by_id = planned.model.kind == "sparse_vector" and engine.product == "opensearch"
-    if by_id and isinstance(encoder, StoredEncoder):
+    if by_ids(planned.model.kind, engine.product) and isinstance(encoder, StoredEncoder):
         raise UsageError(
             f"index {index} keeps ids, and a vector file has tokens; name the model ({encoder.name}) with --model"
         )

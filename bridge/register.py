@@ -20,7 +20,7 @@ from bridge.indexmodel import IndexModel
 from bridge.prepare import WHOLE, Passages, Preparation
 from bridge.prune import Pruning
 from bridge.records import DENSE_FIELD, HASH_FIELD, PASSAGE_FIELD, TEXT_FIELDS, VECTOR_FIELD
-from bridge.tokens import MAX_SEISMIC_ID, Kind
+from bridge.tokens import MAX_SEISMIC_ID, Kind, by_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ def _preparation(index: str, encoder: Encoder, options: RegisterOptions, there: 
 
 def _check(info: EngineInfo, kind: Kind, encoder: Encoder, options: RegisterOptions) -> None:
     can = info.capabilities
-    if kind == "sparse_vector" and info.product == "opensearch":
+    if by_ids(kind, info.product):
         if not can.seismic:
             raise UnsupportedByEngine(
                 f"{info} has no sparse_vector field (SEISMIC): it needs OpenSearch 3.3 with neural-search"

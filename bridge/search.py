@@ -12,7 +12,7 @@ from bridge.errors import DocumentError
 from bridge.records import EncodedQuery, Hit, PassageHit, TokenScore
 from bridge.rewrite import QueryRewriter, Text
 from bridge.sources import text_of
-from bridge.tokens import document_weights
+from bridge.tokens import by_ids, document_weights
 
 Weights = Mapping[str, tuple[str, float]]
 """Stored key ─▶ token and query weight."""
@@ -77,8 +77,7 @@ def query_weights(encoded: EncodedQuery, rewriter: QueryRewriter) -> dict[str, t
     if encoded.sparse is None:
         return {}
     vector = encoded.sparse
-    by_id = rewriter.kind == "sparse_vector" and rewriter.engine == "opensearch"
-    keys = [str(i) for i in vector.ids.tolist()] if by_id else vector.tokens
+    keys = [str(i) for i in vector.ids.tolist()] if by_ids(rewriter.kind, rewriter.engine) else vector.tokens
     return {
         key: (token, weight) for key, token, weight in zip(keys, vector.tokens, vector.weights.tolist(), strict=True)
     }

@@ -464,6 +464,19 @@ def test_a_request_that_is_put_off_again_and_again_goes_on_in_halves() -> None:
     assert results(outcomes) == [(str(i), "indexed") for i in range(10)]
 
 
+def test_what_was_taken_unnoticed_before_it_was_halved_is_indexed_and_not_unchanged() -> None:
+    index = FakeIndex()
+
+    def takes_and_says_nothing(body: bytes) -> list[Action]:
+        items = index.send(body)
+        if len(list(parsed(body))) > 4:
+            raise EngineTimeout("no answer")
+        return items
+
+    outcomes = list(sender(index, send=takes_and_says_nothing, operation="create").run(docs(8)))
+    assert results(outcomes) == [(str(i), "indexed") for i in range(8)]
+
+
 def test_a_document_that_the_engine_never_takes_is_dead_and_the_rest_is_in() -> None:
     index = FakeIndex()
 

@@ -129,6 +129,7 @@ def measure(
     from bridge.evaluate import document_stats
     from bridge.evaluate import evaluate as run
     from bridge.search import sample_vectors, search
+    from bridge.tokens import by_ids
 
     asked: dict[str, EncodedQuery] = {}
 
@@ -142,9 +143,8 @@ def measure(
         assert sparse is not None  # noqa: S101
         return sparse
 
-    by_id = rewriter.kind == "sparse_vector" and rewriter.engine == "opensearch"
     vectors = sample_vectors(engine, index, rewriter)
-    if by_id:
+    if by_ids(rewriter.kind, rewriter.engine):
         # Stored under ids; a query's terms are counted as tokens.
         names = {str(i): token for token, i in rewriter.encoder.vocabulary.index.items()}  # type: ignore[attr-defined]
         vectors = ({names[key]: weight for key, weight in vector.items()} for vector in vectors)
