@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from bridge.encode.callers import Callers
+from bridge.encode.callers import Callers, _malloc_trim, _trim
 
 
 def test_batches_of_several_run_at_once_with_one_thread_each() -> None:
@@ -51,3 +53,27 @@ def test_each_thread_begins_once_and_what_fails_is_raised() -> None:
     assert len(begun) == len(set(begun)) == 2
     with pytest.raises(ValueError, match="thirteen"):
         callers.each(work, [[1], [13]])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_freed_memory_goes_back_every_few_batches(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed: list[None] = []
+    monkeypatch.setattr("bridge.encode.callers._trim", lambda: trimmed.append(None))
+    Callers(count).each(lambda rows, threads: None, [[row] for row in range(20)])
+    assert len(trimmed) == 2
+    Callers(count).each(lambda rows, threads: None, [[1]])
+    assert len(trimmed) == 2  # a query does not wait for it
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or _malloc_trim() is None, reason="not Linux with glibc")
+def test_trimming_gives_the_system_what_was_freed() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    held = [bytes(20_000) for _ in range(5_000)]
+    keeps_the_heap_from_shrinking = bytes(20_000)
+    peak = resident()
+    del held
+    _trim()
+    assert peak - resident() > 50_000_000
+    assert keeps_the_heap_from_shrinking

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra encode is not installed: no torch")
 
-from bridge.encode.torch_projection import Projection, _Screen
+from bridge.encode.torch_projection import Projection, _filled, _Screen
 from tests.models import torch
 
 SIZE, VOCABULARY = 96, 5000
@@ -72,3 +72,10 @@ def test_no_mask_and_no_bias() -> None:
         )
         expected = torch.log1p(torch.log1p(torch.relu(hidden @ weight.T))).amax(1)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_products_come_in_few_shapes() -> None:
+    sizes = [_filled(torch.ones(count, 2)).shape[0] for count in range(1, 1025)]
+    assert len(set(sizes)) <= 16
+    assert all(count <= size < max(count + 128, 2 * count) for count, size in enumerate(sizes, start=1))
+    assert torch.equal(_filled(torch.ones(3, 2)), torch.tensor([[1.0, 1], [1, 1], [1, 1], [0, 0]]))

@@ -7,9 +7,16 @@ batch of its own it never does: measured on two cores, torch encodes 1.2 times t
 
 from __future__ import annotations
 
+import ctypes
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+_TRIMMED = 8
+"""After so many batches freed memory goes back to the system. No two batches have the same shape, so what one frees
+rarely fits the next: kept, it grows by a gigabyte an hour. Every batch would cost a tenth of the speed, this 1 %."""
 
 
 class Callers:
@@ -32,12 +39,19 @@ class Callers:
             (rows,) = batches
             share = -(-len(rows) // self.count)
             batches = [rows[start : start + share] for start in range(0, len(rows), share)]
+
+        def one(rows: list[int], threads: int) -> int:
+            work(rows, threads)
+            return threads
+
+        done: Iterator[int]
         if len(batches) < 2 or self.count == 1:
-            for rows in batches:
-                work(rows, self.count)
-            return
-        for _ in self._threads().map(lambda rows: work(rows, 1), batches):
-            pass
+            done = (one(rows, self.count) for rows in batches)
+        else:
+            done = self._threads().map(lambda rows: one(rows, 1), batches)
+        for count, _ in enumerate(done, start=1):
+            if count % _TRIMMED == 0:
+                _trim()
 
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
@@ -54,3 +68,18 @@ class Callers:
                     begun.result()
                 self._pool = pool
             return self._pool
+
+
+def _trim() -> None:
+    """Give the system what the C library keeps of freed memory, where that is glibc."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, TypeError, AttributeError):
+        return None

@@ -22,6 +22,10 @@ _SLICE = 2048
 _SCREEN_SLICE = 256
 """Vocabulary entries a slice in bfloat16: the product is so fast that its result must not leave the core's cache."""
 
+_SCREEN_ROWS = 128
+"""What the rows of a screened product are filled up to a multiple of: for each shape of a product its kernels are
+generated anew and kept, about a megabyte of them, and batches come in hundreds of shapes."""
+
 _DENSE = 8
 """A text with more than one in so many entries above the bound is computed in full: screening it saves nothing."""
 
@@ -142,22 +146,29 @@ class _Screen:
         back = rounded.float()
         length = back.norm(dim=2).amax(1, keepdim=True) * _SLACK
         lost = (hidden - back).norm(dim=2).amax(1, keepdim=True) * _SLACK
-        best = self._best(rounded.view(-1, size), count, longest).float()
+        best = self._best(_filled(rounded.view(-1, size)), count, longest).float()
         bound = best + best.abs() * (_ROUNDING * _SLACK)
         return bound.addcmul_(lost, self.norm).addcmul_(length, self.lost + self.norm * 1e-4)
 
     def _best(self, rounded: torch.Tensor, count: int, longest: int) -> torch.Tensor:
-        total = int(self.weight.shape[0])
+        total, rows = int(self.weight.shape[0]), int(rounded.shape[0])
         best = torch.empty(count, total, dtype=torch.bfloat16)
         # One buffer for all slices: fresh memory would cost more than the product.
-        buffer = torch.empty(count * longest * _SCREEN_SLICE, dtype=torch.bfloat16)
+        buffer = torch.empty(rows * _SCREEN_SLICE, dtype=torch.bfloat16)
         for start in range(0, total, _SCREEN_SLICE):
             part = self.weight[start : start + _SCREEN_SLICE]
             width = int(part.shape[0])
-            logits = buffer[: count * longest * width].view(count * longest, width)
+            logits = buffer[: rows * width].view(rows, width)
             torch.mm(rounded, part.t(), out=logits)
-            best[:, start : start + width] = logits.view(count, longest, width).amax(1)
+            best[:, start : start + width] = logits[: count * longest].view(count, longest, width).amax(1)
         return best
+
+
+def _filled(rows: torch.Tensor) -> torch.Tensor:
+    """[N, H], with rows of zeros at its end up to one of few sizes."""
+    count = int(rows.shape[0])
+    size = 1 << (count - 1).bit_length() if count < _SCREEN_ROWS else -(-count // _SCREEN_ROWS) * _SCREEN_ROWS
+    return rows if size == count else torch.nn.functional.pad(rows, (0, 0, 0, size - count))
 
 
 def _unpadded(hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
