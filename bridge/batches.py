@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -56,8 +56,7 @@ def most_under_way(options: BulkOptions) -> int:
     return (2 * options.in_flight + 2) * options.chunk_documents + _LOOK
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(msgspec.Struct, frozen=True):
     """What preparation did to one document."""
 
     passages: int
@@ -68,8 +67,7 @@ class Effect:
     removed_mass: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(msgspec.Struct, frozen=True):
     """A document that is to be sent, before it has vectors."""
 
     doc: Doc
@@ -162,7 +160,7 @@ class Batches:
             )  # fmt: skip
         if encoded is None:
             raise ValueError(f"{item.position}: a dead letter is settled, and not sent")
-        return replace(encoded, sent_before=True) if before else encoded
+        return msgspec.structs.replace(encoded, sent_before=True) if before else encoded
 
     def body(self, document: EncodedDoc) -> Mapping[str, Any]:
         """What the engine gets as `_source`."""

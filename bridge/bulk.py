@@ -113,8 +113,7 @@ class BulkOptions:
     block_patience: float = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Action:
+class _Action(msgspec.Struct, frozen=True):
     document: EncodedDoc
     lines: bytes
 
@@ -252,7 +251,7 @@ class BulkSender:
             return _dead(document, str(error), 0)
         # A versioned write is never a `create`: engines take no version there.
         operation = "index" if document.version is not None else self._options.operation
-        return _Action(document, msgspec.json.encode({operation: target}) + b"\n" + source + b"\n")
+        return _Action(document, b"%b\n%b\n" % (msgspec.json.encode({operation: target}), source))
 
     def _deliver(self, chunk: list[_Entry]) -> list[BulkOutcome]:
         """Outcomes of one chunk, in order; runs on a sender's thread."""

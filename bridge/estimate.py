@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bridge import templates
 from bridge.batches import BATCH, Batches
 from bridge.bulk import BulkSender
@@ -294,7 +296,7 @@ def _again(items: Sequence[Item]) -> Iterator[Item]:
     for number in itertools.count(1):
         for item in items:
             if isinstance(item, Doc):
-                yield replace(item, id=f"{number}-{item.id}")
+                yield msgspec.structs.replace(item, id=f"{number}-{item.id}")
 
 
 def _fitted(items: Sequence[Item], fields: tuple[str, ...], options: IngestOptions, folder: Path) -> Encoder:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Literal
 
+import msgspec
+
 from bridge.bulk import CHANGED_SINCE
 from bridge.engines import IndexState
 from bridge.engines.shards import Shard, shards_of
@@ -131,7 +133,7 @@ class InPlace:
         if self._changed[name] < ROUNDS:
             return outcome
         del self._changed[name]
-        return replace(outcome, result="dead", reason=f"{CHANGED_SINCE}, each of {ROUNDS} times")
+        return msgspec.structs.replace(outcome, result="dead", reason=f"{CHANGED_SINCE}, each of {ROUNDS} times")
 
     def documents(self) -> Iterator[StoredDocument]:
         """Those of this round: all in the first, then what was written since the last one began."""

@@ -4,6 +4,9 @@
 
     ingest   Doc ─▶ EncodedDoc ─▶ BulkOutcome
     query    Query ─▶ EncodedQuery ─▶ Hit
+
+Those that a load makes of every document are msgspec's structs: a frozen dataclass takes five times as long to make,
+which was a fifth of a load's work.
 """
 
 from __future__ import annotations
@@ -48,8 +51,7 @@ class Vocabulary(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SparseVector:
+class SparseVector(msgspec.Struct, frozen=True):
     """A learned-sparse vector: `ids` int32[n] ascending and unique, `weights` float32[n] > 0.
 
     One record serves every field type: SEISMIC wants `ids`, `rank_features` wants `tokens`.
@@ -72,8 +74,7 @@ class SparseVector:
         return dict(zip(self.tokens, self.weights.tolist(), strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class ReadyVector:
+class ReadyVector(msgspec.Struct, frozen=True):
     """A sparse vector in the words of an engine's field, written before: JSON objects of names and weights."""
 
     value: msgspec.Raw
@@ -91,8 +92,7 @@ class DenseVector:
     values: Weights
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(msgspec.Struct, frozen=True):
     """Where a document stands in its source: a file's name and a line (or row) counted from 1."""
 
     file: str
@@ -102,8 +102,7 @@ class Position:
         return f"{self.file}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """Which write of a stored document was read: one that builds on it is refused where there was another since."""
 
     seq_no: int
@@ -112,8 +111,7 @@ class Stored:
     """The content hash that the bridge had stored with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Doc:
+class Doc(msgspec.Struct, frozen=True):
     """One document as its source gives it; `source` holds the user's fields, without the id."""
 
     id: str | None
@@ -128,8 +126,7 @@ class Doc:
     """The document is written only where it is stored as it was read."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(msgspec.Struct, frozen=True):
     """A document that cannot go in, and why; `document` is what was read, as far as it was read."""
 
     position: Position
@@ -138,8 +135,7 @@ class DeadLetter:
     document: Any
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedPassage:
+class EncodedPassage(msgspec.Struct, frozen=True):
     """A passage's vector, and where the passage stands in the text that was encoded, in characters."""
 
     start: int
@@ -148,8 +144,7 @@ class EncodedPassage:
     vector: SparseVector
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedDoc:
+class EncodedDoc(msgspec.Struct, frozen=True):
     """A document with its vectors, ready for the engine: nothing is lost between encode and bulk."""
 
     id: str
@@ -199,8 +194,7 @@ class EncodedQuery:
 BulkResult = Literal["indexed", "unchanged", "deleted", "dead"]
 
 
-@dataclass(frozen=True, slots=True)
-class BulkOutcome:
+class BulkOutcome(msgspec.Struct, frozen=True):
     """What became of one document of a source: exactly one result, with the reason where it is dead."""
 
     position: Position

@@ -364,7 +364,7 @@ _NOT_DISTINCT = "its tokens are not distinct strings"
 
 def source_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The document's own fields, as far as the file kept them."""
-    if isinstance(fields.get("vector"), Mapping) and "contents" in fields and "hash" not in fields:
+    if "contents" in fields and "hash" not in fields and isinstance(fields.get("vector"), Mapping):
         return {"contents": fields["contents"]} if fields.get("contents") else {}
     kept = fields.get("source")
     if isinstance(kept, str):

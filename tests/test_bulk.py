@@ -6,9 +6,10 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -537,7 +538,7 @@ def test_a_version_is_sent_and_a_newer_one_in_the_index_stays() -> None:
         sent.extend(json.loads(line) for line in body.splitlines()[::2])
         return [{"index": {"_id": "a", "status": 201}}, {"index": {"_id": "b", **EXISTS}}]
 
-    documents = [replace(doc(name), version=7) for name in "ab"]
+    documents = [msgspec.structs.replace(doc(name), version=7) for name in "ab"]
     outcomes = list(BulkSender(send, body_of, lambda ids: {}, BulkOptions(operation="create")).run(documents))
     assert [outcome.result for outcome in outcomes] == ["indexed", "unchanged"]
     assert outcomes[1].reason == "the index has a newer version"
@@ -558,7 +559,7 @@ def test_an_update_sends_only_what_changes() -> None:
 
 def test_what_an_interrupted_run_sent_counts_as_indexed() -> None:
     index = FakeIndex(stored={"a": body_of(doc("a", "1"))})
-    documents = [replace(doc("a", "1"), sent_before=True), doc("b", "2")]
+    documents = [msgspec.structs.replace(doc("a", "1"), sent_before=True), doc("b", "2")]
     outcomes = list(sender(index, operation="create").run(documents))
     assert results(outcomes) == [("a", "indexed"), ("b", "indexed")]
 

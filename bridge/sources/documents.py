@@ -35,7 +35,9 @@ def to_item(fields: Mapping[str, Any], position: Position, options: SourceOption
     `_id`, which the engines refuse inside a document; a hash is of what remains, in its final shape.
     """
     taken = options.taken
-    source = {name: value for name, value in fields.items() if name not in (taken, "_op")}
+    source = dict(fields)
+    source.pop(taken, None)
+    source.pop("_op", None)
     identity: str | None = None
     letter = fields
     try:
@@ -44,7 +46,8 @@ def to_item(fields: Mapping[str, Any], position: Position, options: SourceOption
             # Tried again, a dead letter is a document already, and is not shaped once more.
             letter = {name: fields[name] for name in (taken, "_op") if name in fields} | source
         identity = _identity(fields, source, options)
-        if (size := len(identity.encode())) > MAX_ID_BYTES:
+        # No character has more than four bytes: few ids need to be written out to know.
+        if 4 * len(identity) > MAX_ID_BYTES and (size := len(identity.encode())) > MAX_ID_BYTES:
             raise DocumentError(f"its id has {size:,} bytes of UTF-8, the engines take {MAX_ID_BYTES}")
         op = _operation(fields, options)
         if op == "update" and options.id_from == "content":
@@ -61,7 +64,10 @@ def _identity(fields: Mapping[str, Any], source: Mapping[str, Any], options: Sou
     if options.id_from == "content":
         return content_hash(source)
     name = options.id_field
-    match fields.get(name, ...):
+    found = fields.get(name, ...)
+    if type(found) is str and found:
+        return found
+    match found:
         case str() as text if text:
             return text
         case float() as number:
@@ -77,11 +83,13 @@ def _identity(fields: Mapping[str, Any], source: Mapping[str, Any], options: Sou
 
 
 def _operation(fields: Mapping[str, Any], options: SourceOptions) -> Op:
-    match fields.get("_op", "index"):
-        case "index" | "delete" | "update" as named:
-            op: Op = named
-        case other:
-            raise DocumentError(f'its _op is {json.dumps(other)[:100]}, not "index", "update" or "delete"')
+    op: Op = "index"
+    if "_op" in fields:
+        match fields["_op"]:
+            case "index" | "delete" | "update" as named:
+                op = named
+            case other:
+                raise DocumentError(f'its _op is {json.dumps(other)[:100]}, not "index", "update" or "delete"')
     if options.delete_field is not None and any(map(_says_yes, reach(fields, options.delete_field))):
         return "delete"
     return op

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from bridge.errors import SourceError
 from bridge.records import Doc, Position, Stored
@@ -79,5 +81,6 @@ def read_index(file: SourceFile, options: SourceOptions, cursor: Cursor) -> Iter
             continue
         item = to_item(fields, Position(file.name, document.number), options)
         if isinstance(item, Doc):
-            item = replace(item, routing=document.routing if item.id == document.id else None, stored=document.stored)
+            routing = document.routing if item.id == document.id else None
+            item = msgspec.structs.replace(item, routing=routing, stored=document.stored)
         yield item
