@@ -3,7 +3,8 @@
     python benchmarks/million.py                       on the embedded OpenSearch node; about 20 minutes on two cores
     python benchmarks/million.py --documents 100000    a tenth of it
 
-Documents are passages of msdocs100k, recombined: the first half of one and the second half of another. They go in as
+Documents are passages of msdocs100k, recombined: the first half of one and the second half of another, cut between
+words, since halves of words would be a vocabulary that no language has. They go in as
 `bridge ingest` takes them without a model: a lexical model is fitted on the source first. Memory is the peak of the
 bridge's process, beside that of a load of a tenth of the documents. The pace of the last tenth is compared with a raw
 replay (see `ingest.py`) of as many further documents into the same index, of the size that it has then.
@@ -41,7 +42,13 @@ def recombined() -> Iterator[dict[str, str]]:
     choose = random.Random(0)
     for number in numbers():
         first, second = choose.choice(texts), choose.choice(texts)
-        yield {"_id": f"m{number}", "text": first[: len(first) // 2] + " " + second[len(second) // 2 :]}
+        yield {"_id": f"m{number}", "text": f"{first[: _middle(first)]} {second[_middle(second) :].lstrip()}"}
+
+
+def _middle(text: str) -> int:
+    """The first blank of its second half, or its end."""
+    place = text.find(" ", len(text) // 2)
+    return len(text) if place < 0 else place
 
 
 def write(path: Path, documents: Iterator[dict[str, str]], count: int) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import msgspec
+
 from bridge.chunk import Passage, chunk, merge_max
 from bridge.encode.base import Encoder
 from bridge.errors import DocumentError, UsageError
@@ -87,8 +89,7 @@ WHOLE = Preparation()
 """A text is one vector, as the model gives it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """What one text became."""
 
     vector: SparseVector | None

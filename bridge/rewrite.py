@@ -9,10 +9,15 @@ Needs neither torch nor a client: with an inference-free or lexical model nothin
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
 
 from bridge import dialects
 from bridge.conversation import Conversation, as_turns, flatten, plain
@@ -23,7 +28,8 @@ from bridge.errors import UsageError
 from bridge.models import find_card
 from bridge.offsets import TokenWindow
 from bridge.prune import Pruning
-from bridge.records import HASH_FIELD, VECTOR_FIELD, EncodedQuery, Turn
+from bridge.querycache import QueryCache
+from bridge.records import HASH_FIELD, VECTOR_FIELD, EncodedQuery, SparseVector, Turn
 from bridge.settings import Product
 from bridge.tokens import MAX_CLAUSES, Kind, heaviest
 
@@ -46,6 +52,7 @@ class QueryRewriter:
         nested_path: the nested field that holds passages, `field` in each of them; None where vectors are of documents.
         pruning: what of a query's vector is not asked for.
         conversation: how turns become the encoder's input.
+        cache: the queries that were encoded last; ``QueryCache(0)`` keeps none.
     """
 
     encoder: Encoder
@@ -58,6 +65,7 @@ class QueryRewriter:
     nested_path: str | None = None
     pruning: Pruning | None = None
     conversation: Conversation = "auto"
+    cache: QueryCache = dataclass_field(default_factory=QueryCache, compare=False, repr=False)
 
     @classmethod
     def load(
@@ -163,8 +171,40 @@ class QueryRewriter:
         Raises:
             UsageError: see `query_text`.
         """
-        question = self.question(text, rewritten=rewritten)
-        vector = self.encoder.encode_query([question])[0]
+        return self._encoded([self.question(text, rewritten=rewritten)])[0]
+
+    def encode_many(self, texts: Iterable[Text]) -> list[EncodedQuery]:
+        """The same of several, in order: a neural encoder takes them together.
+
+        Raises:
+            UsageError: see `query_text`.
+        """
+        return self._encoded([self.question(text) for text in texts])
+
+    async def encode_async(self, text: Text, *, rewritten: str | None = None) -> EncodedQuery:
+        """The same as `encode`, for an event loop: what is not known yet is encoded on a thread of its own.
+
+        Raises:
+            UsageError: see `query_text`.
+        """
+        if isinstance(text, str) and (found := self.cache.get(self._key(text))):
+            return found
+        return await asyncio.to_thread(self.encode, text, rewritten=rewritten)
+
+    def _key(self, question: str) -> tuple[str, Pruning | None, str]:
+        # A rewriter may be another's copy, with other settings and the same cache.
+        return self.encoder.query_fingerprint, self.pruning, question
+
+    def _encoded(self, questions: Sequence[str]) -> list[EncodedQuery]:
+        known = {question: self.cache.get(self._key(question)) for question in questions}
+        found = {question: query for question, query in known.items() if query}
+        new = [question for question in known if question not in found]
+        for question, vector in zip(new, self.encoder.encode_query(new) if new else (), strict=True):
+            found[question] = self._cut(question, vector)
+            self.cache.put(self._key(question), found[question])
+        return [found[question] for question in questions]
+
+    def _cut(self, question: str, vector: SparseVector) -> EncodedQuery:
         pruned, mass = 0, 0.0
         if self.pruning:
             left = self.pruning.apply(vector)
@@ -175,7 +215,10 @@ class QueryRewriter:
     def query(
         self, encoded: EncodedQuery, *, size: int = 10, passages: int = 0, explain: bool = False
     ) -> dict[str, Any]:
-        """The query clause alone; a query without any token matches nothing. The rest is as for `body`."""
+        """The query clause alone; a query without any token matches nothing.
+
+        `size` is how many hits are to be found, those before the first wanted one included. The rest is as for `body`.
+        """
         if not encoded.sparse:
             return {"match_none": {}}
         clause = dialects.query_for(
@@ -193,6 +236,8 @@ class QueryRewriter:
         encoded: EncodedQuery,
         *,
         size: int = 10,
+        start: int = 0,
+        min_score: float | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         passages: int = 0,
         collapse: str | None = None,
@@ -204,13 +249,18 @@ class QueryRewriter:
         what of a score.
         """
         self._check(passages, collapse)
-        clause = self.query(encoded, size=size, passages=passages, explain=explain)
+        _check_page(size, start, min_score)
+        clause = self.query(encoded, size=start + size, passages=passages, explain=explain)
         if filter:
             clause = {"bool": {"should": [clause], "minimum_should_match": 1, "filter": [dict(filter)]}}
         source: dict[str, Any] = {"excludes": [self.nested_path or self.field, HASH_FIELD]}
         if explain:
             source = {"excludes": [self.nested_path, HASH_FIELD] if self.nested_path else [HASH_FIELD]} | self._unhidden
         found = {"size": size, "query": clause, "_source": source}
+        if start:
+            found["from"] = start
+        if min_score is not None:
+            found["min_score"] = min_score
         if collapse:
             inner = _passages.inner_hits(passages, source) if passages and not self.nested_path else None
             if inner and explain and self._unhidden:
@@ -244,6 +294,8 @@ class QueryRewriter:
         text: Text,
         *,
         size: int = 10,
+        start: int = 0,
+        min_score: float | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         passages: int = 0,
         collapse: str | None = None,
@@ -254,6 +306,8 @@ class QueryRewriter:
         Args:
             text: a question, or a conversation's turns, oldest first; the last question is asked.
             size: hits wanted.
+            start: how many of the best hits to pass over (the engines' ``from``).
+            min_score: hits below it are left out.
             filter: a query clause that hits must match; it does not change scores.
             passages: how many of each hit's passages come with it, best first, under ``inner_hits.passages``.
             collapse: a keyword field: of the documents that share its value the best alone is a hit. For an index
@@ -264,7 +318,28 @@ class QueryRewriter:
             UsageError: see `query_text`; or passages are asked of an index that has none.
         """
         encoded = self.encode(text, rewritten=rewritten)
-        return self.body(encoded, size=size, filter=filter, passages=passages, collapse=collapse)
+        return self.body(
+            encoded, size=size, start=start, min_score=min_score, filter=filter, passages=passages, collapse=collapse
+        )
+
+    async def rewrite_async(self, text: Text, *, rewritten: str | None = None, **how: Any) -> dict[str, Any]:
+        """The same as `rewrite`, without keeping an event loop waiting for the encoder."""
+        return self.body(await self.encode_async(text, rewritten=rewritten), **how)
+
+    def msearch(self, index: str, texts: Iterable[Text], **how: Any) -> bytes:
+        """The body of an `_msearch` request (NDJSON) that asks `index` each of `texts`.
+
+        Args:
+            index: its name, or an alias.
+            texts: questions or conversations; a neural encoder takes them together.
+            how: as for `rewrite`, the same for all.
+
+        Raises:
+            UsageError: see `rewrite`.
+        """
+        head = msgspec.json.encode({"index": index})
+        bodies = (msgspec.json.encode(self.body(query, **how)) for query in self.encode_many(texts))
+        return b"".join(b"%b\n%b\n" % (head, body) for body in bodies)
 
 
 def query_text(
@@ -300,6 +375,13 @@ def query_text(
         # Bytes of a command line that are no UTF-8 come as lone surrogates, which no tokenizer takes.
         raise UsageError(f"the query is not Unicode text: {text!r}") from None
     return text
+
+
+def _check_page(size: int, start: int, min_score: float | None) -> None:
+    if size < 0 or start < 0:
+        raise UsageError(f"{size} hits from {start} on: neither can be below zero")
+    if min_score is not None and not (math.isfinite(min_score) and min_score >= 0):
+        raise UsageError(f"min_score {min_score} is no score: it is zero or more")
 
 
 def _asked(encoder: Encoder, turns: Sequence[Turn], form: Conversation, rewritten: str | None) -> str:

@@ -35,6 +35,8 @@ def search(
     text: Text,
     *,
     size: int = 10,
+    start: int = 0,
+    min_score: float | None = None,
     filter: Mapping[str, Any] | None = None,  # noqa: A002
     matches: bool = True,
     fields: bool = True,
@@ -46,6 +48,8 @@ def search(
 
     Args:
         size: hits wanted.
+        start: how many of the best hits to pass over.
+        min_score: hits below it are left out.
         filter: a query clause that hits must match.
         matches: fill each hit's `matches`; costs the transfer of the vectors. Where documents keep passages, those
             are of the best one, which comes along.
@@ -60,7 +64,10 @@ def search(
     encoded = rewriter.encode(text, rewritten=rewritten)
     if matches and rewriter.nested_path:
         passages = passages or 1
-    how: dict[str, Any] = {"size": size, "filter": filter, "passages": passages, "collapse": collapse}
+    how: dict[str, Any] = {
+        "size": size, "start": start, "min_score": min_score, "filter": filter, "passages": passages,
+        "collapse": collapse,
+    }  # fmt: skip
     asked = rewriter.body(encoded, explain=matches, **how)
     if not fields:
         # Whether vectors may come at all is said here for the passages, too.

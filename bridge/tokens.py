@@ -16,6 +16,7 @@ Precision. `rank_features` and Elasticsearch's `sparse_vector` keep a weight as 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal
@@ -80,19 +81,22 @@ def engine_weights(weights: Weights) -> list[float]:
     Raises:
         DocumentError: a weight is not finite or not positive; engines reject the whole document.
     """
-    if not ((weights >= SMALLEST_WEIGHT) & (weights < np.inf)).all():
-        if not np.isfinite(weights).all():
-            raise DocumentError("the model gave a weight that is not a finite number")
-        raise DocumentError(
-            f"the model gave a weight below {SMALLEST_WEIGHT:.8g}, which the engines refuse; weights must be positive"
-        )
-    found: list[float] = _stored_numbers()[weights.view(np.uint32) >> _LOW_BITS].tolist()
-    return found
+    found: list[Any] = [None]
+    # Infinity, what is no number, and all below zero lie past the table's end.
+    with contextlib.suppress(IndexError):
+        found = _stored_numbers()[weights.view(np.uint32) >> _LOW_BITS].tolist()
+    if None not in found:
+        return found
+    if not np.isfinite(weights).all():
+        raise DocumentError("the model gave a weight that is not a finite number")
+    raise DocumentError(
+        f"the model gave a weight below {SMALLEST_WEIGHT:.8g}, which the engines refuse; weights must be positive"
+    )
 
 
 @cache
 def _stored_numbers() -> npt.NDArray[np.object_]:
-    """Every finite weight that a store can hold, by its upper 17 bits.
+    """Every finite weight that a store can hold, by its upper 17 bits; None for one that is too small.
 
     There are so few of them that a table is the fastest way to the shortest text, and text is what both sides of a
     bulk request spend their time on.
@@ -100,6 +104,7 @@ def _stored_numbers() -> npt.NDArray[np.object_]:
     bits = np.arange(np.float32(np.inf).view(np.uint32) >> _LOW_BITS, dtype=np.uint32) << _LOW_BITS
     numbers = np.empty(len(bits), dtype=object)
     numbers[:] = shortest(bits.view(np.float32))
+    numbers[bits.view(np.float32) < SMALLEST_WEIGHT] = None
     return numbers
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +212,7 @@ class AnyTokens:
     """An encoder of made-up queries: `n` words weigh 1, 2, … n."""
 
     name = "any"
-    space = fingerprint = "any-0"
+    space = fingerprint = query_fingerprint = "any-0"
     encodes_documents = False
     open_vocabulary = True
     ceilings = (1.0, 1.0)
@@ -234,6 +234,22 @@ def test_a_body_has_the_query_and_the_size_and_leaves_the_vectors_out() -> None:
         "query": {"neural_sparse": {"embedding": {"query_tokens": {"w0": 1.0, "w1": 2.0}}}},
         "_source": {"excludes": ["embedding", "bridge_content_hash"]},
     }
+
+
+def test_a_page_further_on_and_a_lowest_score() -> None:
+    body = rewriter("neural_sparse").rewrite("2", size=5, start=20, min_score=1.5)
+    assert (body["from"], body["size"], body["min_score"]) == (20, 5, 1.5)
+    # An approximate search must find the hits that are passed over, too.
+    seismic = replace(rewriter("neural_sparse"), kind="sparse_vector").rewrite("2", size=5, start=20)
+    assert seismic["query"]["neural_sparse"]["embedding"]["method_parameters"]["k"] == 25
+
+
+@pytest.mark.parametrize(
+    "how", [{"start": -1}, {"size": -1}, {"min_score": -0.5}, {"min_score": float("nan")}, {"min_score": float("inf")}]
+)
+def test_no_page_before_the_first_and_no_score_that_is_none(how: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        rewriter("neural_sparse").rewrite("2", **how)
 
 
 def test_a_filter_does_not_score_and_the_query_must_match() -> None:

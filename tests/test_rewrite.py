@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from bridge.encode import Encoder
 from bridge.errors import UsageError
 from bridge.fit import fit
 from bridge.prune import Pruning, parse_pruning
+from bridge.querycache import QueryCache
 from bridge.rewrite import query_text
 
 DISCO = "splade-disco-human-mistral"
@@ -220,3 +224,73 @@ def test_the_vector_field_is_named_by_its_whole_path(lexical: Path) -> None:
         assert (rewriter.field, rewriter.vector_name) == ("passages.embedding", "embedding")
         assert "nested" in rewriter.rewrite("throat")["query"]
     assert QueryRewriter.load(lexical, nested_path="passages").rewrite("?!")["query"] == {"match_none": {}}
+
+
+# --- many at once, and again ------------------------------------------------------------------------
+
+
+class Counting:
+    """An encoder that counts what it is asked to encode."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self.asked: list[list[str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode_query(self, texts: list[str]) -> Any:
+        self.asked.append(list(texts))
+        return self._encoder.encode_query(texts)
+
+
+def counted(folder: Path, **options: Any) -> tuple[QueryRewriter, Counting]:
+    plain = QueryRewriter.load(folder, **options)
+    encoder = Counting(plain.encoder)
+    return replace(plain, encoder=encoder, cache=QueryCache()), encoder
+
+
+def test_several_are_encoded_together_and_a_second_time_not_at_all(lexical: Path) -> None:
+    rewriter, encoder = counted(lexical)
+    texts = ["sun and rain", "throat", "sun and rain", "lung"]
+    found = rewriter.encode_many(texts)
+    assert encoder.asked == [["sun and rain", "throat", "lung"]]
+    assert [query.text for query in found] == texts
+    assert rewriter.rewrite("throat") == QueryRewriter.load(lexical).rewrite("throat")
+    assert rewriter.encode_many(texts) == found
+    assert len(encoder.asked) == 1
+
+
+def test_a_copy_with_other_settings_is_not_given_what_was_encoded_with_these(lexical: Path) -> None:
+    rewriter, _ = counted(lexical)
+    whole = rewriter.encode("the throat and the lung is treatable").sparse
+    pruned = replace(rewriter, pruning=parse_pruning("top-k=1")).encode("the throat and the lung is treatable").sparse
+    assert whole is not None
+    assert pruned is not None
+    assert len(whole) > len(pruned) == 1
+
+
+def test_an_msearch_body_is_a_head_and_a_body_a_question(lexical: Path) -> None:
+    rewriter = QueryRewriter.load(lexical)
+    lines = rewriter.msearch("library", ["sun", [("throat", "a"), ("lung", None)]], size=3).splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"index": "library"}, rewriter.rewrite("sun", size=3),
+        {"index": "library"}, rewriter.rewrite([("throat", "a"), ("lung", None)], size=3),
+    ]  # fmt: skip
+    assert rewriter.msearch("library", []) == b""
+    with pytest.raises(UsageError, match="empty"):
+        rewriter.msearch("library", ["sun", " "])
+
+
+def test_an_event_loop_goes_on_while_a_query_is_encoded(lexical: Path) -> None:
+    rewriter, encoder = counted(lexical)
+    threads: set[int] = set()
+    encode = encoder.encode_query
+    encoder.encode_query = lambda texts: (threads.add(threading.get_ident()), encode(texts))[1]  # type: ignore[method-assign]
+
+    async def ask() -> list[dict[str, Any]]:
+        return [await rewriter.rewrite_async(text, size=4) for text in ("sun", "sun", "lung")]
+
+    assert asyncio.run(ask()) == [rewriter.rewrite(text, size=4) for text in ("sun", "sun", "lung")]
+    assert threading.get_ident() not in threads
+    assert encoder.asked == [["sun"], ["lung"]]

@@ -29,6 +29,12 @@ _filter = click.option(
 _size = click.option(
     "-n", "--size", type=click.IntRange(1, 10_000), default=10, show_default=True, metavar="N", help="Hits wanted."
 )
+_start = click.option(
+    "--from", "start", type=click.IntRange(0, 10_000), default=0, metavar="N", help="How many of the best hits to skip."
+)
+_min_score = click.option(
+    "--min-score", type=click.FloatRange(0), metavar="SCORE", help="Leave out hits that score less."
+)
 _dialect = click.option("--dialect", type=click.Choice(["neural_sparse", "rank_feature", "sparse_vector"]),
                         help="How to ask; by default the best that the engine's version understands.")  # fmt: skip
 _passages = click.option(
@@ -113,6 +119,8 @@ def say_of_query(state: State, /, encoded: EncodedQuery) -> None:
 )
 @_dialect
 @_size
+@_start
+@_min_score
 @_filter
 @_passages
 @_collapse
@@ -153,6 +161,8 @@ def _how(options: dict[str, Any]) -> dict[str, Any]:
     """What `QueryRewriter.body` and `search` take."""
     return {
         "size": options["size"],
+        "start": options["start"],
+        "min_score": options["min_score"],
         "filter": _parse_filter(options["filter_json"]),
         "passages": options["passages"],
         "collapse": options["collapse"],
@@ -192,6 +202,8 @@ def _offline(state: State, /, model: str, options: dict[str, Any]) -> QueryRewri
 @click.option("--model", metavar="MODEL", help="A model's id, folder or fingerprint; the index's own is the default.")
 @_dialect
 @_size
+@_start
+@_min_score
 @_filter
 @_passages
 @_collapse

@@ -103,12 +103,17 @@ class OverlayVocabulary:
             self._extra.append(token)
         return found
 
+    def ids(self, tokens: Iterable[str]) -> list[int]:
+        """The ids of `tokens`, in order; new ones get the next."""
+        listed = list(tokens)
+        found = list(map(self._base.index.get, listed))
+        if None in found:
+            return list(map(self.id_of, listed))
+        return found  # type: ignore[return-value]
+
     def vector(self, tokens: Collection[str], weights: npt.NDArray[np.float64]) -> SparseVector:
         """A vector of distinct `tokens` and their `weights`, all above zero, in the same order."""
-        found = list(map(self._base.index.get, tokens))
-        if None in found:
-            found = list(map(self.id_of, tokens))
-        ids = np.array(found, dtype=np.int32)
+        ids = np.array(self.ids(tokens), dtype=np.int32)
         order = np.argsort(ids)
         return SparseVector(ids[order], weights[order].astype(np.float32), self)
 

@@ -23,8 +23,9 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache, cached_property
 from importlib.resources import files
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -85,8 +86,14 @@ def function_terms(language: str | None, analyzer: Analyzer) -> frozenset[str]:
 def saturated(counted: Counter[str], k1: float, b: float, average_length: float) -> npt.NDArray[np.float64]:
     """Saturated frequencies tf·(k1 + 1) / (tf + k1·(1 − b + b·L/avgL)) of a document's terms: float64[n], in order."""
     frequency = np.fromiter(counted.values(), dtype=np.float64, count=len(counted))
-    flat = k1 * (1 - b + b * frequency.sum() / average_length)
-    impacts: npt.NDArray[np.float64] = frequency * (k1 + 1) / (frequency + flat)
+    return _saturated(frequency, frequency.sum(), k1, b, average_length)
+
+
+def _saturated(
+    frequency: npt.NDArray[np.float64], length: Any, k1: float, b: float, average_length: float
+) -> npt.NDArray[np.float64]:
+    """The same of terms whose documents have these lengths, one or one a term."""
+    impacts: npt.NDArray[np.float64] = frequency * (k1 + 1) / (frequency + k1 * (1 - b + b * length / average_length))
     return impacts
 
 
@@ -149,17 +156,22 @@ class LexicalEncoder:
         return self.card.k1 + 1, max(self._idf.values(), default=self.card.unseen_weight)
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
-        vocabulary = OverlayVocabulary(self.vocabulary)
-        return [self._document(terms, vocabulary) for terms in self.analyzer.terms(texts)]
+        """See `Encoder.encode_document`; the texts are counted together, which takes half the time of each alone."""
+        vocabulary, card = OverlayVocabulary(self.vocabulary), self.card
+        read = self.analyzer.terms(texts)
+        ids = np.array(vocabulary.ids(chain.from_iterable(read)), dtype=np.int64)
+        lengths = np.fromiter(map(len, read), dtype=np.int64, count=len(read))
+        # Text and term in one number: in its order both ascend.
+        places, counts = np.unique(np.repeat(np.arange(len(read)), lengths) * len(vocabulary) + ids, return_counts=True)
+        rows, found = np.divmod(places, max(1, len(vocabulary)))
+        impacts = _saturated(counts.astype(np.float64), lengths[rows], card.k1, card.b, card.average_length)
+        weights, kept = impacts.astype(np.float32), found.astype(np.int32)
+        bounds = np.searchsorted(rows, np.arange(len(read) + 1)).tolist()
+        return [SparseVector(kept[start:end], weights[start:end], vocabulary) for start, end in pairwise(bounds)]
 
     def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
         vocabulary = OverlayVocabulary(self.vocabulary)
         return [self._query(terms, vocabulary) for terms in self.analyzer.terms(texts)]
-
-    def _document(self, terms: list[str], vocabulary: OverlayVocabulary) -> SparseVector:
-        counted = Counter(terms)
-        card = self.card
-        return vocabulary.vector(counted, saturated(counted, card.k1, card.b, card.average_length))
 
     def _query(self, terms: list[str], vocabulary: OverlayVocabulary) -> SparseVector:
         asked = asked_terms(terms, self._function_terms)
