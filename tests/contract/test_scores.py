@@ -165,3 +165,25 @@ def test_the_tolerance_is_tight_enough_to_see_the_cleared_bits(scifact: SciFact)
     query = pairs(scifact.encoder.encode_query([scifact.queries[0]])[0])
     in_full = sum(weight * document.get(token, 0.0) for token, weight in query)
     assert [score] != same([in_full])
+
+
+def test_one_request_answers_as_each_question_alone(scifact: SciFact, module_engine: Engine, module_index: str) -> None:
+    rewriter = QueryRewriter.for_index(module_engine, module_index, dialect="neural_sparse")
+    body = rewriter.msearch(module_index, scifact.queries[:20], size=SIZE)
+    answers = module_engine.request("POST", "/_msearch", body=body, ndjson=True)["responses"]
+    found = [[(hit["_id"], hit["_score"]) for hit in answer["hits"]["hits"]] for answer in answers]
+    assert found == scifact.answers["neural_sparse"][:20]
+
+
+def test_pages_follow_each_other_and_the_lowest_score_cuts(
+    scifact: SciFact, module_engine: Engine, module_index: str
+) -> None:
+    rewriter = QueryRewriter.for_index(module_engine, module_index, dialect="neural_sparse")
+    whole = scifact.answers["neural_sparse"][0]
+
+    def ask(**how: int | float) -> Hits:
+        found = module_engine.search(module_index, rewriter.rewrite(scifact.queries[0], **how))  # type: ignore[arg-type]
+        return [(hit["_id"], hit["_score"]) for hit in found["hits"]["hits"]]
+
+    assert ask(size=4) + ask(size=6, start=4) == whole
+    assert ask(size=SIZE, min_score=whole[4][1]) == whole[:5]
