@@ -17,7 +17,7 @@ Precision. `rank_features` and Elasticsearch's `sparse_vector` keep a weight as 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -127,15 +127,19 @@ def feature_values(vector: SparseVector) -> tuple[dict[str, float], dict[str, fl
     """
     tokens = vector.tokens
     weights = engine_weights(vector.weights)
-    # Nearly every document: no token needs another name.
-    written = "\n".join(tokens)
-    if "." not in written and _DOT not in written and _ESCAPE not in written and "" not in tokens:
+    if _are_keys(tokens):
         return dict(zip(tokens, weights, strict=True)), {}
     pairs = list(zip(tokens, weights, strict=True))
     return (
         {feature_key(token): weight for token, weight in pairs},
         {token: weight for token, weight in pairs if "." in token},
     )
+
+
+def _are_keys(tokens: Sequence[str]) -> bool:
+    """Whether no token needs another name, as in nearly every text."""
+    written = "\n".join(tokens)
+    return "." not in written and _DOT not in written and _ESCAPE not in written and "" not in tokens
 
 
 def seismic_value(vector: SparseVector) -> dict[str, float]:
@@ -193,8 +197,33 @@ def dot(query: Mapping[str, float], document: Mapping[str, float]) -> float:
 
 
 def query_keys(vector: SparseVector, key: Callable[[str], str]) -> dict[str, float]:
-    """Token names by `key` ─▶ weight (float32 as Python floats), in the vector's order."""
-    return {key(token): weight for token, weight in zip(vector.tokens, shortest(vector.weights), strict=True)}
+    """Token names by `key` ─▶ weight (float32 as Python floats), in the vector's order.
+
+    `key` is asked only where a token holds a dot, or what stands for one: it changes no other.
+    """
+    tokens, weights = vector.tokens, short_weights(vector)
+    if _are_keys(tokens):
+        return dict(zip(tokens, weights, strict=True))
+    return {key(token): weight for token, weight in zip(tokens, weights, strict=True)}
+
+
+def short_weights(vector: SparseVector) -> list[float]:
+    """As `shortest`, of a query's weights: they come from a table, and the same ones again and again."""
+    return list(map(_short.__getitem__, vector.weights.tolist()))
+
+
+class _Short(dict[float, float]):
+    """float32 ─▶ the Python float of the shortest text that reads back to it."""
+
+    def __missing__(self, weight: float) -> float:
+        if len(self) >= _MOST_SHORT:
+            self.clear()
+        found = self[weight] = float(str(np.float32(weight)))
+        return found
+
+
+_MOST_SHORT = 100_000
+_short = _Short()
 
 
 def shortest(weights: Weights) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bridge.dialects.features import Query, rank_feature
 from bridge.errors import UnsupportedByEngine
 from bridge.records import SparseVector
-from bridge.tokens import MAX_SEISMIC_ID, feature_key, query_keys, shortest
+from bridge.tokens import MAX_SEISMIC_ID, feature_key, query_keys, short_weights
 
 __all__ = ["neural_sparse", "rank_feature", "seismic"]
 
@@ -38,7 +38,7 @@ def seismic(
     ids = vector.ids.tolist()
     if ids and ids[-1] > MAX_SEISMIC_ID:
         raise UnsupportedByEngine(f"token id {ids[-1]} is past {MAX_SEISMIC_ID}, the last that sparse_vector takes")
-    tokens, boost = _scaled({str(i): weight for i, weight in zip(ids, shortest(vector.weights), strict=True)})
+    tokens, boost = _scaled({str(i): weight for i, weight in zip(ids, short_weights(vector), strict=True)})
     parameters = {"k": k, "top_n": top_n or max(1, len(tokens)), "heap_factor": heap_factor or 1.0}
     return {"neural_sparse": {field: {"query_tokens": tokens, "method_parameters": parameters, **boost}}}
 

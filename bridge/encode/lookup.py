@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from bridge.encode.base import TokenVocabulary, sparse_vector
+from bridge.encode.base import TokenVocabulary
 from bridge.encode.folder import TABLE_FILES, find_table, read_json, separator_token, tokenizer_length
 from bridge.errors import ModelFormatError, UsageError
 from bridge.offsets import PromptedOffsets, TokenizerOffsets, TokenOffsets, TokenWindow
@@ -209,6 +209,7 @@ class LookupEncoder:
         self._weights = read_weights(found, self.vocabulary)
         if not np.isfinite(self._weights).all():
             raise ModelFormatError(f"{found} holds weights that are not finite numbers")
+        self._weightless = frozenset(np.flatnonzero(self._weights <= 0).tolist())
         self._length, self._prompt = tokenizer_length(folder), prompt
         self._separator = separator_token(folder)
         self.space = self._pieces.space
@@ -245,13 +246,13 @@ class LookupEncoder:
         return self._pieces.offsets()
 
     def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
-        weights = self._weights
         if self._prompt:
             texts = [self._prompt + text if text else text for text in texts]
-        return [
-            sparse_vector({i: float(weights[i]) for i in set(ids[: self._length])}, self.vocabulary)
-            for ids in self._pieces.ids(texts)
-        ]
+        return [self._query(ids) for ids in self._pieces.ids(texts)]
+
+    def _query(self, ids: list[int]) -> SparseVector:
+        asked = np.array(sorted(set(ids[: self._length]) - self._weightless), dtype=np.int32)
+        return SparseVector(asked, self._weights[asked], self.vocabulary)
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         del texts
