@@ -9,7 +9,6 @@ Needs neither torch nor a client: with an inference-free or lexical model nothin
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -187,6 +186,9 @@ class QueryRewriter:
         Raises:
             UsageError: see `query_text`.
         """
+        # Whoever has no event loop is not to wait for its import: a tenth of a process's start.
+        import asyncio
+
         if isinstance(text, str) and (found := self.cache.get(self._key(text))):
             return found
         return await asyncio.to_thread(self.encode, text, rewritten=rewritten)
