@@ -36,7 +36,7 @@ from bridge.node.locks import file_lock
 from bridge.node.logs import follow_log, log_size, meaningful_lines
 from bridge.node.process import start_node
 from bridge.node.recipe import OPENSEARCH, Module, Recipe
-from bridge.node.state import State, live_state, read_state, write_state
+from bridge.node.state import State, is_ours, live_state, read_state, wait_gone, write_state
 from bridge.node.users import ServiceUser, closed_folder, make_folder
 
 CONTENT = b"a jar, for all we know"
@@ -418,6 +418,36 @@ def test_a_node_that_does_not_answer_is_not_running(paths):
         assert status(paths) is None
         assert stop(paths) is True
         process.wait(10)
+
+
+HOLDS_A_PORT = """
+import socket, sys, threading, time
+held = bytearray(500_000_000)
+for place in range(0, len(held), 4096):
+    held[place] = 1
+for _ in range(20):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not tell")
+def test_a_killed_process_is_waited_for_until_its_port_is_free():
+    for _ in range(5):
+        marker = "-Dx.path.conf=/killed"
+        words = [sys.executable, "-c", HOLDS_A_PORT, marker]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            port = int(process.stdout.readline())
+            state = state_of(process.pid, marker=marker)
+            assert is_ours(state)
+            process.kill()
+            while is_ours(state):
+                pass
+            wait_gone(state)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
 
 
 def fits(_versions: tuple[int, int]) -> Java:

@@ -27,7 +27,7 @@ from bridge.node.locks import file_lock
 from bridge.node.logs import log_size, meaningful_lines
 from bridge.node.paths import NodePaths, check_reachable
 from bridge.node.recipe import Recipe
-from bridge.node.state import State, cluster_health, is_ours, live_state, write_state
+from bridge.node.state import State, cluster_health, is_ours, live_state, read_state, wait_gone, write_state
 from bridge.node.users import ServiceUser, hand_over, make_folder, service_user
 
 _POLL = 0.1
@@ -143,6 +143,9 @@ def _start(
     user = service_user()
     check_reachable(paths, user)
     heap = heap_size(os.environ)
+    last = read_state(paths)
+    if last is not None:
+        wait_gone(last)
     if port is not None and live_state(paths) is None:
         _check_port(port)
     runtime = java(recipe.java)
@@ -293,6 +296,7 @@ def _end(state: State, timeout: float) -> None:
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             if not is_ours(state):
+                wait_gone(state)
                 return
             time.sleep(0.05)
     raise NodeError(f"the node (process {state.pid}) does not end, not even when killed")

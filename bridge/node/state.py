@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from dataclasses import asdict, dataclass, fields
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from bridge.node.paths import NodePaths
 
 _HTTP_TIMEOUT = 5.0
+_KERNEL_THREAD = 0x200000  # PF_KTHREAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,35 @@ def live_state(paths: NodePaths) -> State | None:
 def is_ours(state: State) -> bool:
     """Whether the process of that number is the node that the state describes."""
     return state.pid > 1 and bool(state.marker) and state.marker in command_line(state.pid)
+
+
+def wait_gone(state: State, timeout: float = 10) -> None:
+    """Wait until a node that has been ended has let go of its port and its locks, `timeout` seconds at most.
+
+    An ending process loses its command line at once, with its memory, and its files and sockets only after that: a
+    heap of gigabytes takes a while to free. Until then the port would look taken, and the data folder locked.
+    """
+    deadline = time.monotonic() + timeout
+    while _is_ending(state.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _is_ending(pid: int) -> bool:
+    """Whether the process has lost its command line but not all of its threads; where the system does not tell, no."""
+    try:
+        return not any(command_line(pid)) and any(map(_holds_on, Path(f"/proc/{pid}/task").iterdir()))
+    except OSError:
+        return False
+
+
+def _holds_on(thread: Path) -> bool:
+    """Whether a thread without a command line still has its files: it is neither a zombie nor the kernel's own."""
+    try:
+        # After the name, which may hold anything but ends with the last bracket: the state, and six on the flags.
+        row = (thread / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return row[0] not in "ZX" and not int(row[6]) & _KERNEL_THREAD
 
 
 def command_line(pid: int) -> list[str]:
