@@ -20,17 +20,19 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 
-from encode import ROOT, SHARED, SIZES, WAYS, make_model, read_texts
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.encode import ROOT, SHARED, SIZES, WAYS, make_model, read_texts
 
 OWN = [way for way in WAYS if way.startswith("bridge-")]
 PROGRAM = """
 import sys
+from benchmarks.encode import memory
 from bridge.cli import main
 try:
     main()
 finally:
-    status = open("/proc/self/status").read().splitlines()
-    print("peak", *(line.split()[1] for line in status if line.startswith("VmHWM:")), file=sys.stderr)
+    print("peak", memory("VmHWM"), file=sys.stderr)
 """
 
 
@@ -43,7 +45,7 @@ def peak(folder: Path, source: Path) -> int:
     )
     if done.returncode:
         sys.exit(done.stderr.strip())
-    return int(done.stderr.strip().splitlines()[-1].removeprefix("peak ")) * 1024
+    return int(done.stderr.strip().splitlines()[-1].removeprefix("peak "))
 
 
 def sources(home: Path, counts: list[int]) -> dict[int, Path]:
@@ -85,5 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

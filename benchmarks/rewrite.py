@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,9 +25,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-SHARED = Path(os.environ.get("BRIDGE_SHARED", ROOT.parent / "shared"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.encode import ROOT, SHARED, memory
+
 MODEL = SHARED / "data" / "bert-uncased"
 WORDS, THREADS = 8, 16
 
@@ -109,11 +109,6 @@ def rate(call: Callable[[str], Any], texts: list[str], count: int) -> float:
     return len(texts) / (time.perf_counter() - started)
 
 
-def resident() -> float:
-    """Megabytes of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def cold(text: str, rounds: int) -> dict[str, float]:
     """Seconds of a process from its start to its end, each the median."""
     took: dict[str, list[float]] = {name: [] for name in COLD}
@@ -156,11 +151,11 @@ def main() -> None:
     alone, together = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(many / one for one, many in pairs)
     print(f"\none thread: {alone:,.0f} calls/s; {THREADS} threads: {together:,.0f} ({ratio:.2f} times)")
-    seen = [resident()]
+    seen = [memory("VmRSS") / 1e6]
     for number in range(options.calls):
         rewrite(texts[number % len(texts)])
         if (number + 1) % (options.calls // 5) == 0:
-            seen.append(resident())
+            seen.append(memory("VmRSS") / 1e6)
     print(f"memory after each fifth of {options.calls:,} calls: {', '.join(f'{one:.1f}' for one in seen)} MB")
     seconds = cold(texts[0].replace('"', ""), options.rounds)
     print(f"a fresh process to its first query: {seconds['bridge']:.3f} s, bare {seconds['bare']:.3f} s "

@@ -5,8 +5,8 @@
     ingest   Doc ─▶ EncodedDoc ─▶ BulkOutcome
     query    Query ─▶ EncodedQuery ─▶ Hit
 
-Those that a load makes of every document are msgspec's structs: a frozen dataclass takes five times as long to make,
-which was a fifth of a load's work.
+Those that a load makes of every document are msgspec's structs: a frozen dataclass takes several times as long to make,
+which was a fifth of the work on a document that has its vector.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridge.encode.base import OverlayVocabulary, TokenVocabulary, sparse_vector
+from bridge.encode.base import OverlayVocabulary, TokenVocabulary
 from bridge.encode.lookup import Wordpieces
 from bridge.errors import DocumentError
 from bridge.records import SparseVector
@@ -28,6 +28,7 @@ from bridge.tokens import (
     store_precision,
     token_of_key,
 )
+from tests.vectors import sparse_vector
 
 DOT, ESCAPE = "\u2024", "\u2025"
 SHORT_STRINGS = ["".join(letters) for length in range(7) for letters in product(f".a{DOT}{ESCAPE}", repeat=length)]

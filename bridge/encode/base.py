@@ -127,11 +127,3 @@ class OverlayVocabulary:
             *self._base.tokens(np.asarray(known, dtype=np.int32)),
             *(self._extra[i - size] for i in listed if i >= size),
         )
-
-
-def sparse_vector(weights: Mapping[int, float] | Iterable[tuple[int, float]], vocabulary: Vocabulary) -> SparseVector:
-    """A `SparseVector` from id ─▶ weight; entries that are zero or less are left out."""
-    pairs = sorted((i, w) for i, w in dict(weights).items() if w > 0)
-    ids = np.fromiter((i for i, _ in pairs), dtype=np.int32, count=len(pairs))
-    values = np.fromiter((w for _, w in pairs), dtype=np.float32, count=len(pairs))
-    return SparseVector(ids, values, vocabulary)

@@ -156,7 +156,7 @@ class LexicalEncoder:
         return self.card.k1 + 1, max(self._idf.values(), default=self.card.unseen_weight)
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
-        """See `Encoder.encode_document`; the texts are counted together, which takes half the time of each alone."""
+        """See `Encoder.encode_document`; the texts are counted together, with a few arrays for all of them."""
         vocabulary, card = OverlayVocabulary(self.vocabulary), self.card
         read = self.analyzer.terms(texts)
         ids = np.array(vocabulary.ids(chain.from_iterable(read)), dtype=np.int64)

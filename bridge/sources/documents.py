@@ -64,10 +64,7 @@ def _identity(fields: Mapping[str, Any], source: Mapping[str, Any], options: Sou
     if options.id_from == "content":
         return content_hash(source)
     name = options.id_field
-    found = fields.get(name, ...)
-    if type(found) is str and found:
-        return found
-    match found:
+    match fields.get(name, ...):
         case str() as text if text:
             return text
         case float() as number:
@@ -83,13 +80,11 @@ def _identity(fields: Mapping[str, Any], source: Mapping[str, Any], options: Sou
 
 
 def _operation(fields: Mapping[str, Any], options: SourceOptions) -> Op:
-    op: Op = "index"
-    if "_op" in fields:
-        match fields["_op"]:
-            case "index" | "delete" | "update" as named:
-                op = named
-            case other:
-                raise DocumentError(f'its _op is {json.dumps(other)[:100]}, not "index", "update" or "delete"')
+    match fields.get("_op", "index"):
+        case "index" | "delete" | "update" as named:
+            op: Op = named
+        case other:
+            raise DocumentError(f'its _op is {json.dumps(other)[:100]}, not "index", "update" or "delete"')
     if options.delete_field is not None and any(map(_says_yes, reach(fields, options.delete_field))):
         return "delete"
     return op
