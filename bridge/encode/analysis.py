@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain, pairwise
 from typing import Protocol, TypeVar
@@ -95,7 +95,7 @@ class WordAnalyzer:
 
     def __init__(self, stemmer: str | None = None) -> None:
         self.stemmer = stemmer
-        self._known = _Known(self._analyze)
+        self._known = _Known(self.of_word)
         self._known_forms = _Known(self._formed)
         self._stem: Callable[[str], str] = lambda word: word
         if stemmer is not None:
@@ -111,7 +111,8 @@ class WordAnalyzer:
         """As `terms`, each term with the word form (case-folded, not stemmed) that it was made from: (term, form)."""
         return [list(chain.from_iterable(map(self._known_forms.__getitem__, _words(text)))) for text in texts]
 
-    def _analyze(self, word: str) -> Iterable[str]:
+    def of_word(self, word: str) -> Iterable[str]:
+        """The terms of one word, analyzed anew."""
         return (term for term, _ in self._formed(word))
 
     def _formed(self, word: str) -> Iterable[tuple[str, str]]:
@@ -125,6 +126,17 @@ class WordAnalyzer:
 
     def _normal(self, form: str) -> str:
         return fold_accents(self._stem(form.casefold()[:MAX_TERM_LENGTH]))
+
+
+class NumberedWords:
+    """The terms of texts as their numbers in `index`: a word seen before goes straight to them."""
+
+    def __init__(self, analyzer: WordAnalyzer, index: Mapping[str, int]) -> None:
+        self._known = _Known[int | None](lambda word: map(index.get, analyzer.of_word(word)))
+
+    def of(self, texts: Sequence[str]) -> list[list[int | None]]:
+        """In reading order, repeats kept; None for a term that has no number."""
+        return [list(chain.from_iterable(map(self._known.__getitem__, _words(text)))) for text in texts]
 
 
 def _words(text: str) -> list[str]:

@@ -25,13 +25,13 @@ from functools import cache, cached_property
 from importlib.resources import files
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bridge.encode.analysis import Analyzer, WordAnalyzer, WordOffsets
+from bridge.encode.analysis import Analyzer, NumberedWords, WordAnalyzer, WordOffsets
 from bridge.encode.base import OverlayVocabulary, TokenVocabulary
 from bridge.encode.folder import file_hash
 from bridge.encode.lookup import Wordpieces, read_idf
@@ -158,8 +158,8 @@ class LexicalEncoder:
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         """See `Encoder.encode_document`; the texts are counted together, with a few arrays for all of them."""
         vocabulary, card = OverlayVocabulary(self.vocabulary), self.card
-        read = self.analyzer.terms(texts)
-        ids = np.array(vocabulary.ids(chain.from_iterable(read)), dtype=np.int64)
+        read = self._ids(texts, vocabulary)
+        ids = np.fromiter(chain.from_iterable(read), dtype=np.int64)
         lengths = np.fromiter(map(len, read), dtype=np.int64, count=len(read))
         # Text and term in one number: in its order both ascend.
         places, counts = np.unique(np.repeat(np.arange(len(read)), lengths) * len(vocabulary) + ids, return_counts=True)
@@ -168,6 +168,20 @@ class LexicalEncoder:
         weights, kept = impacts.astype(np.float32), found.astype(np.int32)
         bounds = np.searchsorted(rows, np.arange(len(read) + 1)).tolist()
         return [SparseVector(kept[start:end], weights[start:end], vocabulary) for start, end in pairwise(bounds)]
+
+    def _ids(self, texts: Sequence[str], vocabulary: OverlayVocabulary) -> list[list[int]]:
+        """The texts' terms as ids, in reading order, repeats kept."""
+        if isinstance(self.analyzer, PieceAnalyzer):
+            return self.analyzer.pieces.ids(texts)
+        read = self._numbered_words.of(texts)
+        for place, ids in enumerate(read):
+            if None in ids:
+                read[place] = [*vocabulary.ids(self.analyzer.terms([texts[place]])[0])]
+        return cast(list[list[int]], read)
+
+    @cached_property
+    def _numbered_words(self) -> NumberedWords:
+        return NumberedWords(cast(WordAnalyzer, self.analyzer), self.vocabulary.index)
 
     def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
         vocabulary = OverlayVocabulary(self.vocabulary)
