@@ -51,7 +51,6 @@ from tenacity.stop import stop_base
 
 from bridge.engines.answers import reason_of
 from bridge.errors import (
-    BridgeError,
     DocumentError,
     EngineBusy,
     EngineTimeout,
@@ -62,6 +61,7 @@ from bridge.errors import (
 )
 from bridge.itemerrors import Verdict, failure, full_disk, judge
 from bridge.pacing import Limits, Pace
+from bridge.patience import retryable, tried
 from bridge.records import BulkOutcome, BulkResult, EncodedDoc
 
 Send = Callable[[bytes], list[dict[str, Any]]]
@@ -356,7 +356,7 @@ class BulkSender:
         epoch = self._pace.epoch
         body = b"".join(action.lines for action in actions)
         retrying = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, BridgeError) and error.retryable),
+            retry=retry_if_exception(retryable),
             wait=wait_random_exponential(multiplier=0.5, max=30),
             stop=stop_any(
                 stop_after_delay(max(deadline - time.monotonic(), 0)),
@@ -369,7 +369,7 @@ class BulkSender:
         )
         perhaps_taken = True
         try:
-            items = retrying(_Asker(self._send, actions), body)
+            items = tried(retrying, _Asker(self._send, actions), body)
         except RequestTooLarge:
             perhaps_taken = _attempts(retrying) > 1
             if len(actions) == 1:

@@ -13,10 +13,9 @@ import hashlib
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from bridge.engines import Engine, IndexState, open_engine
 from bridge.engines.shards import Shard, shards_of, volume_of
@@ -30,13 +29,13 @@ from bridge.errors import (
     UsageError,
 )
 from bridge.indexmodel import IndexModel
+from bridge.patience import Answer, Patience, retryable
 from bridge.records import HASH_FIELD, Stored
 from bridge.settings import EngineSettings
 from bridge.sources.index import StoredDocument
 from bridge.sources.streams import Cursor
 
 Hit = dict[str, Any]
-Answer = TypeVar("Answer")
 
 KEEP_ALIVE = "30m"
 """How long a point in time outlives its last request: encoding a page may take that long."""
@@ -155,18 +154,12 @@ def _next_size(hits: list[Hit], size: int) -> int:
 
 def patiently(ask: Callable[[], Answer]) -> Answer:
     """Ask, and ask again while the engine is away for a moment, as a node is that is started again."""
-    retrying = Retrying(
-        retry=retry_if_exception(_passes),
-        wait=wait_random_exponential(multiplier=0.5, max=30),
-        stop=stop_after_delay(PATIENCE),
-        reraise=True,
-    )
-    return retrying(ask)
+    return Patience(PATIENCE, passes=_passes)(ask)
 
 
 def _passes(error: BaseException) -> bool:
     """Whether asking again may help; an administrator's block is not waited for."""
-    return isinstance(error, BridgeError) and error.retryable and not isinstance(error, IndexReadOnly)
+    return retryable(error) and not isinstance(error, IndexReadOnly)
 
 
 def show_writes(engine: Engine, index: str) -> None:

@@ -14,18 +14,8 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_delay,
-    stop_any,
-    stop_when_event_set,
-    wait_random_exponential,
-)
 
 from bridge.batches import Batches, most_under_way
 from bridge.bulk import BulkSender
@@ -36,7 +26,6 @@ from bridge.encode import Encoder
 from bridge.encode.dense import DenseEncoder
 from bridge.engines import Engine, IndexState
 from bridge.errors import (
-    BridgeError,
     DocumentError,
     EngineError,
     EngineForbidden,
@@ -51,13 +40,12 @@ from bridge.keeper import Keeper
 from bridge.loadplan import IngestOptions, apply_load, plan_load
 from bridge.loadsettings import await_copies, begin_load, finish_load, has_copies
 from bridge.meter import Meter
+from bridge.patience import Patience
 from bridge.records import BulkOutcome, Doc, Effort, Progress, Report
 from bridge.settings import data_folder
 from bridge.sources import Source, text_of
 
 __all__ = ["IngestOptions", "IngestSummary", "checkpoint_path", "ingest", "journal_path", "texts_of"]
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +117,7 @@ def ingest(
     position = _begin(engine, state.uuid, index, source, (encoder, dense), options, path, say)
     letters = DeadLetterFile(Path(position.dead_letter), position.dead_letter_bytes)
     meter = Meter()
-    patient = _Patience(options.bulk.patience, say)
+    patient = Patience(options.bulk.patience, say)
 
     stored = content_hashes(engine, state)
 
@@ -203,32 +191,6 @@ def ingest(
         passages=position.passages if model.passages != "whole" else None,
         **({} if options.vectors else _pruned(position, model)),
     )
-
-
-class _Patience:
-    """Asks again while the engine is away for a moment, as a node is that is started again."""
-
-    def __init__(self, seconds: float, say: Callable[[str], None]) -> None:
-        self._seconds, self._say = seconds, say
-        self.ended = threading.Event()
-        """What is to be done no longer: nobody waits for an answer."""
-
-    def __call__(self, ask: Callable[[], Answer]) -> Answer:
-        retrying = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, BridgeError) and error.retryable),
-            wait=wait_random_exponential(multiplier=0.5, max=30),
-            stop=stop_any(stop_after_delay(self._seconds), stop_when_event_set(self.ended)),
-            sleep=self._wait,
-            before_sleep=self._noticed,
-            reraise=True,
-        )
-        return retrying(ask)
-
-    def _wait(self, seconds: float) -> None:
-        self.ended.wait(seconds)
-
-    def _noticed(self, state: RetryCallState) -> None:
-        self._say(f"{state.outcome.exception() if state.outcome else None}; trying again")
 
 
 def _begin_load(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
@@ -659,6 +660,34 @@ def test_after_a_timeout_a_document_of_another_load_is_still_a_duplicate() -> No
     send = failing(index, EngineTimeout("no answer"), after=True)
     outcomes = list(sender(index, send=send, operation="create").run([doc("a", "1"), doc("b", "2")]))
     assert results(outcomes) == [("a", "indexed"), ("b", "dead")]
+
+
+# --- Memory ---------------------------------------------------------------------------------------------------
+
+
+def test_requests_that_are_settled_do_not_wait_for_the_collector_of_cycles() -> None:
+    index = FakeIndex()
+
+    def send(body: bytes) -> list[Action]:
+        if not tried.is_set():
+            tried.set()
+            raise EngineBusy("503", status=503)
+        return index.send(body)
+
+    tried = threading.Event()
+    gc.collect()
+    gc.disable()
+    try:
+        settled = 0
+        for _ in sender(index, send=send, chunk_documents=10).run(doc(f"settled-{i}") for i in range(1000)):
+            settled += 1
+            if settled == 900:
+                # While its threads live: what they keep goes when they end.
+                there = [one.id for one in gc.get_objects() if isinstance(one, EncodedDoc)]
+        assert settled == 1000
+        assert len([name for name in there if name.startswith("settled-")]) < 200
+    finally:
+        gc.enable()
 
 
 # --- Patience -----------------------------------------------------------------------------------------------

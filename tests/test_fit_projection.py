@@ -215,7 +215,7 @@ def test_a_reservoir_is_uniform_and_repeatable() -> None:
 
 def test_memory_of_a_fit_is_bounded(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times the documents, and ten times the words, in the same memory once the bounds are met."""
-    monkeypatch.setattr(analysis, "_CACHED_WORDS", 2000)
+    monkeypatch.setattr(analysis, "_CACHED_RUNS", 2000)
     monkeypatch.setattr(fitting, "MAX_TERMS", 1000)
     monkeypatch.setattr(fit_projection, "MAX_WORDS", 500)
 

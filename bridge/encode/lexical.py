@@ -158,26 +158,25 @@ class LexicalEncoder:
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         """See `Encoder.encode_document`; the texts are counted together, with a few arrays for all of them."""
         vocabulary, card = OverlayVocabulary(self.vocabulary), self.card
-        read = self._ids(texts, vocabulary)
-        ids = np.fromiter(chain.from_iterable(read), dtype=np.int64)
-        lengths = np.fromiter(map(len, read), dtype=np.int64, count=len(read))
+        ids, texts_of_ids = self._numbered(texts, vocabulary)
+        lengths = np.bincount(texts_of_ids, minlength=len(texts))
         # Text and term in one number: in its order both ascend.
-        places, counts = np.unique(np.repeat(np.arange(len(read)), lengths) * len(vocabulary) + ids, return_counts=True)
+        places, counts = np.unique(texts_of_ids * len(vocabulary) + ids, return_counts=True)
         rows, found = np.divmod(places, max(1, len(vocabulary)))
         impacts = _saturated(counts.astype(np.float64), lengths[rows], card.k1, card.b, card.average_length)
         weights, kept = impacts.astype(np.float32), found.astype(np.int32)
-        bounds = np.searchsorted(rows, np.arange(len(read) + 1)).tolist()
+        bounds = np.searchsorted(rows, np.arange(len(texts) + 1)).tolist()
         return [SparseVector(kept[start:end], weights[start:end], vocabulary) for start, end in pairwise(bounds)]
 
-    def _ids(self, texts: Sequence[str], vocabulary: OverlayVocabulary) -> list[list[int]]:
-        """The texts' terms as ids, in reading order, repeats kept."""
-        if isinstance(self.analyzer, PieceAnalyzer):
-            return self.analyzer.pieces.ids(texts)
-        read = self._numbered_words.of(texts)
-        for place, ids in enumerate(read):
-            if None in ids:
-                read[place] = [*vocabulary.ids(self.analyzer.terms([texts[place]])[0])]
-        return cast(list[list[int]], read)
+    def _numbered(
+        self, texts: Sequence[str], vocabulary: OverlayVocabulary
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The ids of all terms, in reading order, repeats kept, and the place of the text that each is in."""
+        if not isinstance(self.analyzer, PieceAnalyzer):
+            return self._numbered_words.of(texts, vocabulary.ids)
+        read = self.analyzer.pieces.ids(texts)
+        ids = np.fromiter(chain.from_iterable(read), dtype=np.int64)
+        return ids, np.repeat(np.arange(len(read)), list(map(len, read)))
 
     @cached_property
     def _numbered_words(self) -> NumberedWords:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential
 
 from bridge.errors import MissingExtra, SourceError, UsageError
+from bridge.patience import tried
 from bridge.sources.streams import PlacedReader
 
 BLOCK_BYTES = 4 << 20
@@ -221,7 +222,7 @@ class RemoteReader(PlacedReader):
             reraise=True,
         )
         try:
-            data: bytes = tries(self._once, start, end)
+            data: bytes = tried(tries, self._once, start, end)
         except FileNotFoundError:
             raise SourceError(f"{file.name}: is no longer there") from None
         except PermissionError as error:
