@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Any, get_args
@@ -30,6 +30,7 @@ from bridge.prune import Pruning
 from bridge.querycache import QueryCache
 from bridge.records import HASH_FIELD, VECTOR_FIELD, EncodedQuery, SparseVector, Turn
 from bridge.settings import Product
+from bridge.targets import Target, clause_for, read_field, targets_of, unasked
 from bridge.tokens import MAX_CLAUSES, Kind, heaviest
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class QueryRewriter:
     Attributes:
         field: the vector field's full path.
         nested_path: the nested field that holds passages, `field` in each of them; None where vectors are of documents.
+        boost: what the score of `field` is multiplied with.
+        others: further fields that are asked; a document's score is the sum of all.
+        hidden: vector fields that are not asked, and do not come with a hit.
         pruning: what of a query's vector is not asked for.
         conversation: how turns become the encoder's input.
         cache: the queries that were encoded last; ``QueryCache(0)`` keeps none.
@@ -64,6 +68,9 @@ class QueryRewriter:
     nested_path: str | None = None
     pruning: Pruning | None = None
     conversation: Conversation = "auto"
+    boost: float = 1.0
+    others: tuple[Target, ...] = ()
+    hidden: tuple[str, ...] = ()
     cache: QueryCache = dataclass_field(default_factory=QueryCache, compare=False, repr=False)
 
     @classmethod
@@ -74,6 +81,7 @@ class QueryRewriter:
         engine: str = "opensearch",
         version: str = "3.6.0",
         field: str = VECTOR_FIELD,
+        fields: Sequence[str] = (),
         kind: str = "rank_features",
         dialect: str | None = None,
         nested_path: str | None = None,
@@ -88,6 +96,8 @@ class QueryRewriter:
             engine: ``opensearch`` or ``elasticsearch``.
             version: of the engine, like ``3.6.0``.
             field: the index's vector field; with `nested_path` the one inside of each passage.
+            fields: several of that kind instead, each with a boost like ``title_embedding^2`` if wanted; a document's
+                score is their sum.
             kind: ``rank_features`` or ``sparse_vector``.
             dialect: ``neural_sparse``, ``rank_feature`` or ``sparse_vector``; the best one by default.
             nested_path: the nested field that holds the passages, if documents are kept as such.
@@ -105,10 +115,12 @@ class QueryRewriter:
         checked: Kind = _one_of("kind", kind, get_args(Kind))
         form: Conversation = _one_of("conversation", conversation, get_args(Conversation))
         spoken = _dialect(dialect, product, number, checked)
-        if nested_path and not field.startswith(f"{nested_path}."):
-            field = f"{nested_path}.{field}"
+        inside, targets = nested_path or None, []
+        for name, boost in map(read_field, fields or (field,)):
+            path = f"{inside}.{name}" if inside and not name.startswith(f"{inside}.") else name
+            targets.append(Target(path, checked, spoken, boost, inside))
         encoder = load_encoder(model, **options)
-        return cls(encoder, product, number, field, checked, spoken, (), nested_path or None, pruning, form)
+        return cls._asking(encoder, product, number, targets, (), pruning, form)
 
     @classmethod
     def for_index(
@@ -117,6 +129,7 @@ class QueryRewriter:
         index: str,
         *,
         model: str | None = None,
+        fields: Sequence[str] = (),
         dialect: str | None = None,
         pruning: Pruning | None = None,
         conversation: str = "auto",
@@ -124,8 +137,19 @@ class QueryRewriter:
     ) -> QueryRewriter:
         """A rewriter for an index: field, kind, passages, version and model are read off the cluster.
 
+        Args:
+            engine: where the index is.
+            index: its name, or an alias.
+            model: the query encoder; the index's own by default.
+            fields: the vector fields that are asked, by full path, with a boost like ``title_embedding^2`` each if
+                wanted; the one that the bridge fills by default. Of an index that the bridge did not make these
+                and the model must be named.
+            dialect: the best one of each field by default.
+            pruning, conversation, options: as for `load`.
+
         Raises:
             IndexNotFound: there is no such index.
+            UsageError: it has no such field; or the bridge did not make it, and no model and field is named.
             ModelMismatch: `model` is not one that the index is asked with.
             ModelNotFound: the index's model is neither cached nor stored in the cluster.
         """
@@ -135,30 +159,42 @@ class QueryRewriter:
         form: Conversation = _one_of("conversation", conversation, get_args(Conversation))
         state = engine.require_index(index)
         there = IndexModel.of(state)
-        if there is None:
+        if there is None and not (model and fields):
             raise UsageError(
-                f"index {index} was not made by the bridge (no _meta.bridge); register it, or use QueryRewriter.load "
-                "(bridge rewrite --model … --field …)"
+                f"index {index} was not made by the bridge (no _meta.bridge): name its vector field and the model of "
+                "its vectors, or use QueryRewriter.load (bridge rewrite --model … --field …)"
             )
         if model:
             encoder = load_encoder(model, **options)
-            there.check_query_encoder(encoder, index)
+            if there:
+                there.check_query_encoder(encoder, index)
         else:
-            encoder = find_model(engine, there.query_encoders[0], **options)
+            encoder = find_model(engine, there.query_encoders[0] if there else "", **options)
         info = engine.info()
-        spoken = _dialect(dialect, info.product, info.version, there.kind)
+        spoken: Dialect | None = _one_of("dialect", dialect, get_args(Dialect)) if dialect else None
+        asked = [read_field(one) for one in fields] or [(there.path if there else "", 1.0)]
+        targets = targets_of(state.mappings, index, asked, info.product, info.version, spoken)
+        text_fields = there.text_fields if there else ()
+        hidden = unasked(state.mappings, targets)
+        return cls._asking(encoder, info.product, info.version, targets, text_fields, pruning, form, hidden)
+
+    @classmethod
+    def _asking(
+        cls,
+        encoder: Encoder,
+        product: Product,
+        version: tuple[int, ...],
+        targets: Sequence[Target],
+        text_fields: tuple[str, ...],
+        pruning: Pruning | None,
+        form: Conversation,
+        hidden: tuple[str, ...] = (),
+    ) -> QueryRewriter:
+        first, *others = targets
         return cls(
-            encoder,
-            info.product,
-            info.version,
-            there.path,
-            there.kind,
-            spoken,
-            there.text_fields,
-            there.passage_field,
-            pruning,
-            form,
-        )
+            encoder, product, version, first.path, first.kind, first.dialect, text_fields, first.nested_path, pruning,
+            form, first.boost, tuple(others), hidden,
+        )  # fmt: skip
 
     def question(self, text: Text, *, rewritten: str | None = None) -> str:
         """What the encoder reads for `text`; see `query_text`."""
@@ -193,9 +229,9 @@ class QueryRewriter:
             return found
         return await asyncio.to_thread(self.encode, text, rewritten=rewritten)
 
-    def _key(self, question: str) -> tuple[str, Pruning | None, str]:
+    def _key(self, question: str) -> Hashable:
         # A rewriter may be another's copy, with other settings and the same cache.
-        return self.encoder.query_fingerprint, self.pruning, question
+        return self.encoder.query_fingerprint, self.pruning, len(self.others), question
 
     def _encoded(self, questions: Sequence[str]) -> list[EncodedQuery]:
         known = {question: self.cache.get(self._key(question)) for question in questions}
@@ -211,7 +247,8 @@ class QueryRewriter:
         if self.pruning:
             left = self.pruning.apply(vector)
             vector, pruned, mass = left.vector, left.removed, left.removed_mass
-        vector, dropped = heaviest(vector, MAX_CLAUSES)
+        # The engines count the clauses of all parts of a query together.
+        vector, dropped = heaviest(vector, MAX_CLAUSES // (1 + len(self.others)))
         return EncodedQuery(question, vector, dropped=dropped, pruned=pruned, pruned_mass=mass)
 
     def query(
@@ -223,15 +260,19 @@ class QueryRewriter:
         """
         if not encoded.sparse:
             return {"match_none": {}}
-        clause = dialects.query_for(
-            self.dialect, self.engine, self.version, self.kind, self.field, encoded.sparse, size
-        )
-        if self.nested_path is None:
-            return clause
-        read = [f"{self.nested_path}.start", f"{self.nested_path}.end", *([self.field] if explain else [])]
+        inner = self._inner_hits(passages, explain) if passages and self.nested_path else None
+        return clause_for(self.targets, self.engine, self.version, encoded.sparse, size, inner)
+
+    def _inner_hits(self, passages: int, explain: bool) -> dict[str, Any]:
+        vectors = [target.path for target in self.targets if target.nested_path == self.nested_path]
+        read = [f"{self.nested_path}.start", f"{self.nested_path}.end", *(vectors if explain else [])]
         source = {"includes": read, **self._unhidden} if explain else {"includes": read}
-        inner = _passages.inner_hits(passages, source) if passages else None
-        return _passages.nested(self.nested_path, clause, inner)
+        return _passages.inner_hits(passages, source)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """All fields that are asked."""
+        return (Target(self.field, self.kind, self.dialect, self.boost, self.nested_path), *self.others)
 
     def body(
         self,
@@ -255,9 +296,12 @@ class QueryRewriter:
         clause = self.query(encoded, size=start + size, passages=passages, explain=explain)
         if filter:
             clause = {"bool": {"should": [clause], "minimum_should_match": 1, "filter": [dict(filter)]}}
-        source: dict[str, Any] = {"excludes": [self.nested_path or self.field, HASH_FIELD]}
+        # What explains a passage comes with it, by its inner hits.
+        unread = [one.outermost for one in self.targets if one.nested_path or not explain]
+        unread += [path for path in self.hidden if not any(path.startswith(f"{whole}.") for whole in unread)]
+        source: dict[str, Any] = {"excludes": [*dict.fromkeys(unread), HASH_FIELD]}
         if explain:
-            source = {"excludes": [self.nested_path, HASH_FIELD] if self.nested_path else [HASH_FIELD]} | self._unhidden
+            source |= self._unhidden
         found = {"size": size, "query": clause, "_source": source}
         if start:
             found["from"] = start
@@ -267,7 +311,7 @@ class QueryRewriter:
             inner = _passages.inner_hits(passages, source) if passages and not self.nested_path else None
             if inner and explain and self._unhidden:
                 # There, no _source of an inner hit has its vector.
-                inner["fields"] = [self.field]
+                inner["fields"] = [target.path for target in self.targets if not target.nested_path]
             found["collapse"] = _passages.collapse(collapse, inner)
         return found
 
@@ -276,11 +320,6 @@ class QueryRewriter:
         # From 9.2 on Elasticsearch leaves vectors out of what it returns, unless asked by name or so.
         newer = self.engine == "elasticsearch" and self.version >= (9, 2)
         return {"exclude_vectors": False} if newer else {}
-
-    @property
-    def vector_name(self) -> str:
-        """The vector field's name in what holds it: a document, or a passage."""
-        return self.field.removeprefix(f"{self.nested_path}.") if self.nested_path else self.field
 
     def _check(self, passages: int, collapse: str | None) -> None:
         if not 0 <= passages <= MOST_PASSAGES:

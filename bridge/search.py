@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,8 @@ from bridge.errors import DocumentError
 from bridge.records import EncodedQuery, Hit, PassageHit, TokenScore
 from bridge.rewrite import QueryRewriter, Text
 from bridge.sources import text_of
+from bridge.targets import Target
 from bridge.tokens import by_ids, document_weights
-
-Weights = Mapping[str, tuple[str, float]]
-"""Stored key ─▶ token and query weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,54 +69,91 @@ def search(
     asked = rewriter.body(encoded, explain=matches, **how)
     if not fields:
         # Whether vectors may come at all is said here for the passages, too.
+        vectors = [target.path for target in rewriter.targets if not target.nested_path]
         nothing = asked["_source"] | {"excludes": ["*"]} if matches else False
-        asked["_source"] = [rewriter.field] if matches and not rewriter.nested_path else nothing
+        asked["_source"] = vectors if matches and vectors else nothing
     answer = engine.search(index, asked)
-    weights = query_weights(encoded, rewriter)
-    hits = tuple(_hit(found, weights, rewriter) for found in answer["hits"]["hits"])
+    asking = Asking(encoded, rewriter)
+    hits = tuple(_hit(found, asking) for found in answer["hits"]["hits"])
     return SearchResult(encoded, rewriter.body(encoded, **how), hits, int(answer.get("took", 0)))
 
 
-def query_weights(encoded: EncodedQuery, rewriter: QueryRewriter) -> dict[str, tuple[str, float]]:
-    """Stored key ─▶ (token, query weight), under the keys that `document_weights` gives."""
-    if encoded.sparse is None:
-        return {}
-    vector = encoded.sparse
-    keys = [str(i) for i in vector.ids.tolist()] if by_ids(rewriter.kind, rewriter.engine) else vector.tokens
-    return {
-        key: (token, weight) for key, token, weight in zip(keys, vector.tokens, vector.weights.tolist(), strict=True)
-    }
+class Asking:
+    """A query's weights under the keys of what is stored, to tell what each token made of a score."""
+
+    def __init__(self, encoded: EncodedQuery, rewriter: QueryRewriter) -> None:
+        self.rewriter = rewriter
+        vector = encoded.sparse
+        self._names: tuple[str, ...] = vector.tokens if vector else ()
+        self._ids = list(map(str, vector.ids.tolist())) if vector else []
+        self._weights: list[float] = vector.weights.tolist() if vector else []
+
+    def matches(self, held: Iterable[tuple[Target, Mapping[str, Any] | None]]) -> tuple[TokenScore, ...]:
+        """The tokens that the stored values of these fields share with the query, the heaviest part first.
+
+        A token's document weight is the sum of what the fields hold, each with its boost.
+        """
+        found: dict[str, float] = {}
+        for target, value in held:
+            stored = document_weights(value or {}, target.kind, self.rewriter.engine)
+            keys = self._ids if by_ids(target.kind, self.rewriter.engine) else self._names
+            for key, name in zip(keys, self._names, strict=True):
+                if key in stored:
+                    found[name] = found.get(name, 0.0) + target.boost * stored[key]
+        pairs = zip(self._names, self._weights, strict=True)
+        scores = [TokenScore(name, weight, found[name]) for name, weight in pairs if name in found]
+        return tuple(sorted(scores, key=lambda score: -score.contribution))
+
+    def in_document(self, source: dict[str, Any], apart: Mapping[str, Any]) -> list[tuple[Target, Any]]:
+        """The vector fields of a document, taken out of its `source`, or from the `fields` that came `apart`."""
+        own = [target for target in self.rewriter.targets if not target.nested_path]
+        return [(target, taken(source, target.path) or (apart.get(target.path) or [None])[0]) for target in own]
+
+    def in_passage(self, source: Mapping[str, Any]) -> list[tuple[Target, Any]]:
+        """The vector fields of one of the passages that `rewriter` shows."""
+        path = self.rewriter.nested_path
+        return [(target, source.get(target.name)) for target in self.rewriter.targets if target.nested_path == path]
 
 
-def _hit(found: Mapping[str, Any], weights: Weights, rewriter: QueryRewriter) -> Hit:
+def taken(source: dict[str, Any], path: str) -> Any:
+    """The value at `path`, taken out of `source`; None where there is none."""
+    if path in source:
+        return source.pop(path)
+    head, _, rest = path.partition(".")
+    inner = source.get(head)
+    return taken(inner, rest) if rest and isinstance(inner, dict) else None
+
+
+def _hit(found: Mapping[str, Any], asking: Asking) -> Hit:
     inner = found.get("inner_hits", {}).get(INNER_HITS, {}).get("hits", {}).get("hits", [])
-    source = dict(found.get("_source") or {})
+    source, rewriter = dict(found.get("_source") or {}), asking.rewriter
+    held = asking.in_document(source, {})
     if rewriter.nested_path:
         text = _text(source, rewriter)
-        passages = tuple(_passage(one, text, weights, rewriter) for one in inner)
-        matches = passages[0].matches if passages else ()
+        passages = tuple(_passage(one, text, asking) for one in inner)
+        if inner:
+            held += asking.in_passage(inner[0].get("_source") or {})
     else:
-        matches = _matches(source.pop(rewriter.field, None), weights, rewriter)
-        passages = tuple(_document(one, weights, rewriter) for one in inner)
-    return Hit(found["_id"], float(found["_score"] or 0.0), source, matches, passages)
+        passages = tuple(_document(one, asking) for one in inner)
+    return Hit(found["_id"], float(found["_score"] or 0.0), source, asking.matches(held), passages)
 
 
-def _passage(found: Mapping[str, Any], text: str | None, weights: Weights, rewriter: QueryRewriter) -> PassageHit:
+def _passage(found: Mapping[str, Any], text: str | None, asking: Asking) -> PassageHit:
     """A passage inside of a document, whose encoded text is `text`."""
     source = found.get("_source") or {}
     start, end = source.get("start"), source.get("end")
     piece = None if text is None or start is None or end is None else text[start:end]
-    matches = _matches(source.get(rewriter.vector_name), weights, rewriter)
-    return PassageHit(float(found["_score"] or 0.0), piece, start, end, matches=matches)
+    return PassageHit(
+        float(found["_score"] or 0.0), piece, start, end, matches=asking.matches(asking.in_passage(source))
+    )
 
 
-def _document(found: Mapping[str, Any], weights: Weights, rewriter: QueryRewriter) -> PassageHit:
+def _document(found: Mapping[str, Any], asking: Asking) -> PassageHit:
     """A passage that is a document of its own."""
     source = dict(found.get("_source") or {})
-    apart = (found.get("fields") or {}).get(rewriter.field) or [None]
-    matches = _matches(source.pop(rewriter.field, None) or apart[0], weights, rewriter)
+    matches = asking.matches(asking.in_document(source, found.get("fields") or {}))
     score = float(found["_score"] or 0.0)
-    return PassageHit(score, _text(source, rewriter), id=found["_id"], matches=matches)
+    return PassageHit(score, _text(source, asking.rewriter), id=found["_id"], matches=matches)
 
 
 def _text(source: Mapping[str, Any], rewriter: QueryRewriter) -> str | None:
@@ -127,12 +162,6 @@ def _text(source: Mapping[str, Any], rewriter: QueryRewriter) -> str | None:
         return text_of(source, rewriter.text_fields) if rewriter.text_fields else None
     except DocumentError:
         return None
-
-
-def _matches(value: Mapping[str, Any] | None, weights: Weights, rewriter: QueryRewriter) -> tuple[TokenScore, ...]:
-    stored = document_weights(value or {}, rewriter.kind, rewriter.engine)
-    scores = [TokenScore(token, weight, stored[key]) for key, (token, weight) in weights.items() if key in stored]
-    return tuple(sorted(scores, key=lambda score: -score.contribution))
 
 
 def sample_vectors(engine: Engine, index: str, rewriter: QueryRewriter, size: int = 1000) -> Iterator[dict[str, float]]:
@@ -159,7 +188,8 @@ def sample_vectors(engine: Engine, index: str, rewriter: QueryRewriter, size: in
 
 def _stored(source: Mapping[str, Any], rewriter: QueryRewriter) -> list[Mapping[str, Any]]:
     """The values of the vector field; one even where there is none."""
-    if not rewriter.nested_path:
-        return [source.get(rewriter.field) or {}]
-    kept = source.get(rewriter.nested_path) or []
-    return [one.get(rewriter.vector_name) or {} for one in ([kept] if isinstance(kept, dict) else kept)]
+    first = rewriter.targets[0]
+    if not first.nested_path:
+        return [taken(dict(source), first.path) or {}]
+    kept = source.get(first.nested_path) or []
+    return [one.get(first.name) or {} for one in ([kept] if isinstance(kept, dict) else kept)]

@@ -15,11 +15,14 @@ import pytest
 
 from bridge import QueryRewriter, Turn, load_encoder
 from bridge.encode import Encoder
-from bridge.errors import UsageError
+from bridge.errors import UnsupportedByEngine, UsageError
 from bridge.fit import fit
 from bridge.prune import Pruning, parse_pruning
 from bridge.querycache import QueryCache
+from bridge.records import HASH_FIELD, EncodedQuery
 from bridge.rewrite import query_text
+from bridge.targets import targets_of, vector_fields
+from tests.vectors import vector_of
 
 DISCO = "splade-disco-human-mistral"
 TURNS: list[Turn | tuple[str, str | None]] = [
@@ -221,9 +224,98 @@ def test_without_pruning_nothing_goes(lookup: Path, encoder: Encoder) -> None:
 def test_the_vector_field_is_named_by_its_whole_path(lexical: Path) -> None:
     for field in ("embedding", "passages.embedding"):
         rewriter = QueryRewriter.load(lexical, field=field, nested_path="passages")
-        assert (rewriter.field, rewriter.vector_name) == ("passages.embedding", "embedding")
+        assert (rewriter.field, rewriter.targets[0].name) == ("passages.embedding", "embedding")
         assert "nested" in rewriter.rewrite("throat")["query"]
     assert QueryRewriter.load(lexical, nested_path="passages").rewrite("?!")["query"] == {"match_none": {}}
+
+
+# --- several fields ---------------------------------------------------------------------------------
+
+
+def test_several_fields_are_the_parts_of_one_query(lexical: Path) -> None:
+    body = QueryRewriter.load(lexical, fields=["title_embedding^2.5", "embedding"]).rewrite("throat")
+    title, text = body["query"]["bool"]["should"]
+    assert title["neural_sparse"]["title_embedding"]["boost"] == 2.5
+    assert "boost" not in text["neural_sparse"]["embedding"]
+    assert body["_source"]["excludes"] == ["title_embedding", "embedding", HASH_FIELD]
+
+
+def test_fields_of_the_same_passages_are_summed_in_each(lexical: Path) -> None:
+    rewriter = QueryRewriter.load(lexical, fields=["embedding", "title^2"], nested_path="passages")
+    nested = rewriter.rewrite("throat", passages=3)["query"]["nested"]
+    assert [list(one["neural_sparse"]) for one in nested["query"]["bool"]["should"]] == [
+        ["passages.embedding"],
+        ["passages.title"],
+    ]
+    assert nested["inner_hits"]["size"] == 3
+
+
+def test_a_boost_of_one_field(lexical: Path) -> None:
+    for dialect, engine in (("rank_feature", "opensearch"), ("sparse_vector", "elasticsearch")):
+        kind = "sparse_vector" if engine == "elasticsearch" else "rank_features"
+        version = "9.2.0" if engine == "elasticsearch" else "3.6.0"
+        rewriter = QueryRewriter.load(
+            lexical, engine=engine, version=version, kind=kind, dialect=dialect, field="embedding^0.5"
+        )
+        ((_, inner),) = rewriter.rewrite("throat")["query"].items()
+        assert inner["boost"] == 0.5
+
+
+def test_a_boost_joins_the_one_that_undoes_scaling(lexical: Path) -> None:
+    rewriter = QueryRewriter.load(lexical, field="embedding^3")
+    vector = vector_of({"rare": 200.0, "common": 0.5})
+    how = rewriter.query(EncodedQuery("", vector))["neural_sparse"]["embedding"]
+    assert {token: weight * how["boost"] for token, weight in how["query_tokens"].items()} == {
+        "rare": 600,
+        "common": 1.5,
+    }
+
+
+def test_several_fields_share_the_limit_of_clauses(lexical: Path) -> None:
+    text = " ".join(f"word{i}" for i in range(3000))
+    one, three = QueryRewriter.load(lexical), QueryRewriter.load(lexical, fields=["a", "b", "c"])
+    assert len(one.encode(text).sparse or ()) == 1024
+    assert len(three.encode(text).sparse or ()) == 341
+    assert replace(one, others=three.others).encode(text).dropped == 3000 - 341, "its copy has the same cache"
+
+
+@pytest.mark.parametrize("field", ["", "^2", "embedding^", "embedding^0", "embedding^-1", "embedding^inf", "a^b"])
+def test_what_is_not_a_field(lexical: Path, field: str) -> None:
+    with pytest.raises(UsageError, match="is not a field: it looks like embedding, or title_embedding"):
+        QueryRewriter.load(lexical, field=field)
+
+
+MAPPINGS = {
+    "properties": {
+        "title": {"type": "text", "fields": {"vector": {"type": "keyword"}}},
+        "embedding": {"type": "rank_features"},
+        "meta": {"properties": {"embedding": {"type": "sparse_vector"}}},
+        "passages": {
+            "type": "nested",
+            "properties": {"start": {"type": "integer"}, "inner": {"properties": {"v": {"type": "rank_features"}}}},
+        },
+    }
+}
+
+
+def test_the_vector_fields_of_a_mapping() -> None:
+    assert vector_fields(MAPPINGS) == {
+        "embedding": ("rank_features", None),
+        "meta.embedding": ("sparse_vector", None),
+        "passages.inner.v": ("rank_features", "passages"),
+    }
+    assert vector_fields({}) == {}
+
+
+def test_a_field_that_the_index_has_not_is_named_with_those_that_it_has() -> None:
+    with pytest.raises(UsageError, match="index x has no sparse vector field 'title'; those that it has: embedding, "):
+        targets_of(MAPPINGS, "x", [("title", 1.0)], "opensearch", (3, 6, 0))
+    with pytest.raises(UsageError, match="has no sparse vector field 'a'; those that it has: none"):
+        targets_of({}, "x", [("a", 1.0)], "opensearch", (3, 6, 0))
+    with pytest.raises(UsageError, match="'embedding' is asked twice"):
+        targets_of(MAPPINGS, "x", [("embedding", 1.0), ("embedding", 2.0)], "opensearch", (3, 6, 0))
+    with pytest.raises(UnsupportedByEngine, match="rank_feature does not ask a sparse_vector field"):
+        targets_of(MAPPINGS, "x", [("meta.embedding", 1.0)], "opensearch", (3, 6, 0), "rank_feature")
 
 
 # --- many at once, and again ------------------------------------------------------------------------

@@ -37,6 +37,11 @@ _min_score = click.option(
 )
 _dialect = click.option("--dialect", type=click.Choice(["neural_sparse", "rank_feature", "sparse_vector"]),
                         help="How to ask; by default the best that the engine's version understands.")  # fmt: skip
+_fields = click.option(
+    "--field", "fields", multiple=True, metavar="FIELD[^BOOST]",
+    help="A vector field; repeated, a hit's score is the sum of all, each times its boost. Default: the index's own, "
+    "or embedding.",
+)  # fmt: skip
 _passages = click.option(
     "--passages", type=click.IntRange(0, 100), default=0, metavar="N", help="How many of a hit's passages come with it."
 )
@@ -98,9 +103,7 @@ def say_of_query(state: State, /, encoded: EncodedQuery) -> None:
     help="A model's id, folder or fingerprint; with --index, the index's own is the default.",
 )
 @click.option("--index", metavar="INDEX", help="Read field, kind, version and model off this index.")
-@click.option(
-    "--field", default="embedding", show_default=True, metavar="FIELD", help="The vector field, without --index."
-)
+@_fields
 @click.option(
     "--kind",
     type=click.Choice(["rank_features", "sparse_vector"]),
@@ -173,6 +176,7 @@ def _asking(options: dict[str, Any]) -> dict[str, Any]:
     """What `QueryRewriter.for_index` and `load` take."""
     return {
         "dialect": options["dialect"],
+        "fields": options["fields"],
         "pruning": pruning_of(options["prune"]),
         "conversation": options["conversation"],
         **run_options(options),
@@ -189,7 +193,6 @@ def _offline(state: State, /, model: str, options: dict[str, Any]) -> QueryRewri
         model,
         engine=product,
         version=version,
-        field=options["field"],
         kind=kind,
         nested_path=options["nested_path"],
         **_asking(options),
@@ -200,6 +203,7 @@ def _offline(state: State, /, model: str, options: dict[str, Any]) -> QueryRewri
 @click.argument("index")
 @click.argument("text")
 @click.option("--model", metavar="MODEL", help="A model's id, folder or fingerprint; the index's own is the default.")
+@_fields
 @_dialect
 @_size
 @_start
@@ -239,8 +243,9 @@ def search(state: State, /, index: str, text: str, model: str | None, **options:
         return 0
     console = state.console()
     console.print(hits_table(result.hits, rewriter.text_fields))
-    turns = "".join(f" --turn {shlex.quote(turn)}" for turn in options["turns"])
-    again = f"bridge rewrite {shlex.quote(text)} --index {shlex.quote(index)}{turns}"
+    told = [*(("--field", name) for name in options["fields"]), *(("--turn", turn) for turn in options["turns"])]
+    more = "".join(f" {option} {shlex.quote(value)}" for option, value in told)
+    again = f"bridge rewrite {shlex.quote(text)} --index {shlex.quote(index)}{more}"
     state.say(f"{len(result.hits)} hits in {result.took} ms; the query alone: {again}")
     return 0
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from bridge.dialects import elasticsearch, opensearch
+from bridge.dialects.features import Query
 from bridge.errors import UnsupportedByEngine
 from bridge.records import SparseVector
 from bridge.settings import Product
@@ -35,6 +36,17 @@ def check(dialect: Dialect, product: Product, version: tuple[int, ...], kind: Ki
         raise UnsupportedByEngine("neural_sparse takes raw tokens from OpenSearch 2.14 on; use rank_feature")
 
 
+def boosted(clause: Query, boost: float) -> Query:
+    """`clause`, as `query_for` gives it, with `boost` times its score."""
+    if boost == 1:
+        return clause
+    ((name, inner),) = clause.items()
+    if name == "neural_sparse":
+        ((field, how),) = inner.items()
+        return {name: {field: {**how, "boost": how.get("boost", 1.0) * boost}}}
+    return {name: {**inner, "boost": boost}}
+
+
 def query_for(
     dialect: Dialect,
     product: Product,
@@ -43,7 +55,7 @@ def query_for(
     field: str,
     vector: SparseVector,
     size: int,
-) -> dict[str, Any]:
+) -> Query:
     """`vector` as a query clause; `size` is the number of hits wanted.
 
     Raises:
