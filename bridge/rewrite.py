@@ -12,32 +12,31 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import msgspec
 
 from bridge import dialects
-from bridge.conversation import Conversation, as_turns, flatten, plain
+from bridge.conversation import Conversation
 from bridge.dialects import Dialect
 from bridge.dialects import passages as _passages
+from bridge.dialects.inside import Inside
 from bridge.encode import Encoder, load_encoder
 from bridge.errors import UsageError
-from bridge.models import find_card
-from bridge.offsets import TokenWindow
 from bridge.prune import Pruning
 from bridge.querycache import QueryCache
-from bridge.records import HASH_FIELD, VECTOR_FIELD, EncodedQuery, SparseVector, Turn
+from bridge.questions import Text as Text
+from bridge.questions import query_text as query_text
+from bridge.records import HASH_FIELD, VECTOR_FIELD, EncodedQuery, SparseVector
 from bridge.settings import Product
 from bridge.targets import Target, clause_for, read_field, targets_of, unasked
-from bridge.tokens import MAX_CLAUSES, Kind, heaviest
+from bridge.tokens import MAX_CLAUSES, Kind, by_ids, heaviest
+from bridge.twophase import TwoPhase
 
 if TYPE_CHECKING:
     from bridge.engines import Engine
-
-Text = str | Sequence[Turn | tuple[str, str | None]]
-"""A query, or a conversation: turns, oldest first, whose last question is the query."""
 
 MOST_PASSAGES = 100
 """The engines' own limit on the inner hits of a hit."""
@@ -48,17 +47,20 @@ class QueryRewriter:
     """Turns questions into search bodies for one field of one engine. Safe to share between threads.
 
     Attributes:
+        encoder: of queries; None where the cluster has its own, `inside`.
         field: the vector field's full path.
         nested_path: the nested field that holds passages, `field` in each of them; None where vectors are of documents.
         boost: what the score of `field` is multiplied with.
         others: further fields that are asked; a document's score is the sum of all.
         hidden: vector fields that are not asked, and do not come with a hit.
+        inside: what encodes queries in the cluster itself; they are sent as text then.
+        two_phase: light tokens only change the order of what heavy ones find; see `bridge.twophase`.
         pruning: what of a query's vector is not asked for.
         conversation: how turns become the encoder's input.
         cache: the queries that were encoded last; ``QueryCache(0)`` keeps none.
     """
 
-    encoder: Encoder
+    encoder: Encoder | None
     engine: Product
     version: tuple[int, ...]
     field: str
@@ -71,12 +73,14 @@ class QueryRewriter:
     boost: float = 1.0
     others: tuple[Target, ...] = ()
     hidden: tuple[str, ...] = ()
+    inside: Inside | None = None
+    two_phase: TwoPhase | None = None
     cache: QueryCache = dataclass_field(default_factory=QueryCache, compare=False, repr=False)
 
     @classmethod
     def load(
         cls,
-        model: str | os.PathLike[str],
+        model: str | os.PathLike[str] | None = None,
         *,
         engine: str = "opensearch",
         version: str = "3.6.0",
@@ -87,12 +91,14 @@ class QueryRewriter:
         nested_path: str | None = None,
         pruning: Pruning | None = None,
         conversation: str = "auto",
+        inside: Inside | None = None,
+        two_phase: TwoPhase | None = None,
         **options: Any,
     ) -> QueryRewriter:
         """A rewriter that asks no cluster: you say what the index is like.
 
         Args:
-            model: a model's folder, or a fitted model's fingerprint.
+            model: a model's folder, or a fitted model's fingerprint; none with `inside`.
             engine: ``opensearch`` or ``elasticsearch``.
             version: of the engine, like ``3.6.0``.
             field: the index's vector field; with `nested_path` the one inside of each passage.
@@ -103,11 +109,13 @@ class QueryRewriter:
             nested_path: the nested field that holds the passages, if documents are kept as such.
             pruning: drop light tokens of queries.
             conversation: ``auto``, ``disco``, ``last``, ``all`` or ``rewrite``; see `query_text`.
+            inside: what encodes queries in the cluster, instead of a model here.
+            two_phase: ask in two phases; see `bridge.twophase`.
             options: device, precision and the rest, as for `bridge.load_encoder`.
 
         Raises:
-            UsageError: an unknown word, or a version that is none.
-            UnsupportedByEngine: this engine does not speak the dialect.
+            UsageError: an unknown word, a version that is none, or no model.
+            UnsupportedByEngine: this engine does not speak the dialect, or does not encode so.
             ModelNotFound, ModelFormatError: see `bridge.load_encoder`.
         """
         product: Product = _one_of("engine", engine, get_args(Product))
@@ -115,12 +123,15 @@ class QueryRewriter:
         checked: Kind = _one_of("kind", kind, get_args(Kind))
         form: Conversation = _one_of("conversation", conversation, get_args(Conversation))
         spoken = _dialect(dialect, product, number, checked)
-        inside, targets = nested_path or None, []
+        nested, targets = nested_path or None, []
         for name, boost in map(read_field, fields or (field,)):
-            path = f"{inside}.{name}" if inside and not name.startswith(f"{inside}.") else name
-            targets.append(Target(path, checked, spoken, boost, inside))
-        encoder = load_encoder(model, **options)
-        return cls._asking(encoder, product, number, targets, (), pruning, form)
+            path = f"{nested}.{name}" if nested and not name.startswith(f"{nested}.") else name
+            targets.append(Target(path, checked, spoken, boost, nested))
+        if not model and not inside:
+            raise UsageError("name a model, or what encodes in the cluster")
+        encoder = load_encoder(model, **options) if model else None
+        how = {"pruning": pruning, "conversation": form, "inside": inside, "two_phase": two_phase}
+        return cls._asking(encoder, product, number, targets, **how)
 
     @classmethod
     def for_index(
@@ -133,6 +144,8 @@ class QueryRewriter:
         dialect: str | None = None,
         pruning: Pruning | None = None,
         conversation: str = "auto",
+        inside: Inside | None = None,
+        two_phase: TwoPhase | None = None,
         **options: Any,
     ) -> QueryRewriter:
         """A rewriter for an index: field, kind, passages, version and model are read off the cluster.
@@ -145,7 +158,8 @@ class QueryRewriter:
                 wanted; the one that the bridge fills by default. Of an index that the bridge did not make these
                 and the model must be named.
             dialect: the best one of each field by default.
-            pruning, conversation, options: as for `load`.
+            pruning, conversation, inside, two_phase, options: as for `load`. What the cluster encodes with cannot be
+                compared with the index's model: that they belong together is yours to know.
 
         Raises:
             IndexNotFound: there is no such index.
@@ -159,42 +173,37 @@ class QueryRewriter:
         form: Conversation = _one_of("conversation", conversation, get_args(Conversation))
         state = engine.require_index(index)
         there = IndexModel.of(state)
-        if there is None and not (model and fields):
+        if there is None and not ((model or inside) and fields):
             raise UsageError(
                 f"index {index} was not made by the bridge (no _meta.bridge): name its vector field and the model of "
                 "its vectors, or use QueryRewriter.load (bridge rewrite --model … --field …)"
             )
+        encoder: Encoder | None = None
         if model:
             encoder = load_encoder(model, **options)
             if there:
                 there.check_query_encoder(encoder, index)
-        else:
+        elif not inside:
             encoder = find_model(engine, there.query_encoders[0] if there else "", **options)
         info = engine.info()
         spoken: Dialect | None = _one_of("dialect", dialect, get_args(Dialect)) if dialect else None
         asked = [read_field(one) for one in fields] or [(there.path if there else "", 1.0)]
         targets = targets_of(state.mappings, index, asked, info.product, info.version, spoken)
-        text_fields = there.text_fields if there else ()
-        hidden = unasked(state.mappings, targets)
-        return cls._asking(encoder, info.product, info.version, targets, text_fields, pruning, form, hidden)
+        how = {"pruning": pruning, "conversation": form, "inside": inside, "two_phase": two_phase}
+        known = {
+            "text_fields": there.text_fields if there else (),
+            "hidden": unasked(state.mappings, targets),
+        }
+        return cls._asking(encoder, info.product, info.version, targets, **how, **known)
 
     @classmethod
     def _asking(
-        cls,
-        encoder: Encoder,
-        product: Product,
-        version: tuple[int, ...],
-        targets: Sequence[Target],
-        text_fields: tuple[str, ...],
-        pruning: Pruning | None,
-        form: Conversation,
-        hidden: tuple[str, ...] = (),
+        cls, encoder: Encoder | None, product: Product, version: tuple[int, ...], targets: Sequence[Target], **how: Any
     ) -> QueryRewriter:
-        first, *others = targets
-        return cls(
-            encoder, product, version, first.path, first.kind, first.dialect, text_fields, first.nested_path, pruning,
-            form, first.boost, tuple(others), hidden,
-        )  # fmt: skip
+        one, *others = targets
+        _check_inside(how["inside"], encoder, how["pruning"] or how["two_phase"], product, version, targets)
+        first: dict[str, Any] = {"nested_path": one.nested_path, "boost": one.boost, "others": tuple(others)}
+        return cls(encoder, product, version, one.path, one.kind, one.dialect, **first, **how)
 
     def question(self, text: Text, *, rewritten: str | None = None) -> str:
         """What the encoder reads for `text`; see `query_text`."""
@@ -231,9 +240,11 @@ class QueryRewriter:
 
     def _key(self, question: str) -> Hashable:
         # A rewriter may be another's copy, with other settings and the same cache.
-        return self.encoder.query_fingerprint, self.pruning, len(self.others), question
+        return self.encoder and self.encoder.query_fingerprint, self.pruning, len(self.others), question
 
     def _encoded(self, questions: Sequence[str]) -> list[EncodedQuery]:
+        if self.encoder is None:
+            return [EncodedQuery(question, None) for question in questions]
         known = {question: self.cache.get(self._key(question)) for question in questions}
         found = {question: query for question, query in known.items() if query}
         new = [question for question in known if question not in found]
@@ -258,10 +269,22 @@ class QueryRewriter:
 
         `size` is how many hits are to be found, those before the first wanted one included. The rest is as for `body`.
         """
-        if not encoded.sparse:
+        if not encoded.sparse and not self.inside:
             return {"match_none": {}}
         inner = self._inner_hits(passages, explain) if passages and self.nested_path else None
-        return clause_for(self.targets, self.engine, self.version, encoded.sparse, size, inner)
+        return self._clause(encoded.text, encoded.sparse, size, inner)
+
+    def _clause(
+        self, text: str, vector: SparseVector | None, size: int, inner: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        engine, version, inside = self.engine, self.version, self.inside
+
+        def ask(one: Target) -> dict[str, Any]:
+            if inside or vector is None:
+                return cast(Inside, inside).query(engine, version, one.kind, one.path, text, size)
+            return dialects.query_for(one.dialect, engine, version, one.kind, one.path, vector, size)
+
+        return clause_for(self.targets, ask, inner)
 
     def _inner_hits(self, passages: int, explain: bool) -> dict[str, Any]:
         vectors = [target.path for target in self.targets if target.nested_path == self.nested_path]
@@ -293,6 +316,11 @@ class QueryRewriter:
         """
         self._check(passages, collapse)
         _check_page(size, start, min_score)
+        light: SparseVector | None = None
+        if self.two_phase and encoded.sparse:
+            self._check_two_phase(collapse, min_score)
+            heavy, light = self.two_phase.part(encoded.sparse)
+            encoded = replace(encoded, sparse=heavy)
         clause = self.query(encoded, size=start + size, passages=passages, explain=explain)
         if filter:
             clause = {"bool": {"should": [clause], "minimum_should_match": 1, "filter": [dict(filter)]}}
@@ -303,6 +331,10 @@ class QueryRewriter:
         if explain:
             source |= self._unhidden
         found = {"size": size, "query": clause, "_source": source}
+        if light and self.two_phase:
+            found["rescore"] = self.two_phase.rescore(
+                light, lambda some: self._clause(encoded.text, some, start + size), start + size
+            )
         if start:
             found["from"] = start
         if min_score is not None:
@@ -320,6 +352,18 @@ class QueryRewriter:
         # From 9.2 on Elasticsearch leaves vectors out of what it returns, unless asked by name or so.
         newer = self.engine == "elasticsearch" and self.version >= (9, 2)
         return {"exclude_vectors": False} if newer else {}
+
+    def _check_two_phase(self, collapse: str | None, min_score: float | None) -> None:
+        if collapse:
+            raise UsageError("engines do not collapse what they score in two phases; leave one of them out")
+        if min_score is not None:
+            raise UsageError("min_score would be compared with the first phase's score; leave one of them out")
+        if any(one.nested_path for one in self.targets):
+            raise UsageError(
+                "of nested passages the best by heavy tokens and the best by light ones may be two; ask in one phase"
+            )
+        if any(by_ids(one.kind, self.engine) for one in self.targets):
+            raise UsageError("a SEISMIC field is searched approximately as it is; ask it in one phase")
 
     def _check(self, passages: int, collapse: str | None) -> None:
         if not 0 <= passages <= MOST_PASSAGES:
@@ -383,39 +427,22 @@ class QueryRewriter:
         return b"".join(b"%b\n%b\n" % (head, body) for body in bodies)
 
 
-def query_text(
-    encoder: Encoder, text: Text, conversation: Conversation = "auto", *, rewritten: str | None = None
-) -> str:
-    """What `encoder` reads for `text`.
-
-    A question is read as it stands. Of a conversation, with ``auto``, an encoder that was made for conversations
-    (DiSCo) reads all turns in its own form, cut to its own length, the oldest first to go; another one reads
-    `rewritten` if that is given, else the last question. ``disco`` forces the first; ``last``, ``all`` (every
-    question, the oldest left out where they do not fit) and ``rewrite`` are forms for any encoder.
-
-    Args:
-        encoder: of queries.
-        text: a question, or turns, oldest first.
-        conversation: the form.
-        rewritten: the last question in words that need no context, made by someone else.
-
-    Raises:
-        UsageError: there is no question, a turn is none, no `rewritten` where that form is asked for, or the
-            encoder cannot read DiSCo's form.
-    """
-    if not isinstance(text, str):
-        turns = as_turns(text)
-        text = turns[-1].question if turns else ""
-        if text.strip():
-            text = _asked(encoder, turns, conversation, rewritten)
-    if not text.strip():
-        raise UsageError("the query is empty")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # Bytes of a command line that are no UTF-8 come as lone surrogates, which no tokenizer takes.
-        raise UsageError(f"the query is not Unicode text: {text!r}") from None
-    return text
+def _check_inside(
+    inside: Inside | None,
+    encoder: Encoder | None,
+    parts: object,
+    product: Product,
+    version: tuple[int, ...],
+    targets: Iterable[Target],
+) -> None:
+    if inside is None:
+        return
+    if encoder:
+        raise UsageError(f"either the cluster encodes queries, with {inside}, or a model here: name one")
+    if parts:
+        raise UsageError("pruning and phases are of vectors that are made here: the cluster makes its own")
+    for target in targets:
+        inside.check(product, version, target.kind)
 
 
 def _check_page(size: int, start: int, min_score: float | None) -> None:
@@ -423,25 +450,6 @@ def _check_page(size: int, start: int, min_score: float | None) -> None:
         raise UsageError(f"{size} hits from {start} on: neither can be below zero")
     if min_score is not None and not (math.isfinite(min_score) and min_score >= 0):
         raise UsageError(f"min_score {min_score} is no score: it is zero or more")
-
-
-def _asked(encoder: Encoder, turns: Sequence[Turn], form: Conversation, rewritten: str | None) -> str:
-    if form == "auto":
-        card = find_card(encoder.name)
-        made_for_it = card is not None and card.query == "conversation"
-        form = "disco" if made_for_it else "rewrite" if rewritten else "last"
-    window: TokenWindow | None = getattr(encoder, "query_window", None)
-    if form == "disco":
-        if window is None:
-            raise UsageError(
-                f"model {encoder.name} reads words, not turns with separators between them; "
-                "ask with conversation last, all or rewrite"
-            )
-        separator = f" {window.separator} "
-        return flatten(turns, separator=separator, max_tokens=window.max_tokens, tokenizer=window.tokenizer)
-    if window is None:
-        return plain(turns, form, rewrite=rewritten)
-    return plain(turns, form, rewrite=rewritten, max_tokens=window.max_tokens, tokenizer=window.tokenizer)
 
 
 def _dialect(asked: str | None, product: Product, version: tuple[int, ...], kind: Kind) -> Dialect:

@@ -7,13 +7,13 @@ the same nested passages are summed passage by passage, and the best passage cou
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.dialects import Dialect, boosted, check, default_dialect, passages, query_for
+from bridge.dialects import Dialect, boosted, check, default_dialect, passages
+from bridge.dialects.features import Query
 from bridge.errors import UsageError
-from bridge.records import SparseVector
 from bridge.settings import Product
 from bridge.tokens import Kind
 
@@ -120,30 +120,19 @@ def targets_of(
 
 
 def clause_for(
-    targets: Sequence[Target],
-    product: Product,
-    version: tuple[int, ...],
-    vector: SparseVector,
-    size: int,
-    inner: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    targets: Sequence[Target], ask: Callable[[Target], Query], inner: Mapping[str, Any] | None = None
+) -> Query:
     """One query clause over all `targets`.
 
     Args:
         targets: at least one.
-        product, version: of the engine.
-        vector: what is asked; not empty.
-        size: the number of hits wanted.
+        ask: the clause of one of them, without its boost.
         inner: the inner hits of the first nested field.
-
-    Raises:
-        UnsupportedByEngine: see `bridge.dialects.query_for`.
     """
-    groups: dict[str | None, list[dict[str, Any]]] = {}
+    groups: dict[str | None, list[Query]] = {}
     for target in targets:
-        clause = query_for(target.dialect, product, version, target.kind, target.path, vector, size)
-        groups.setdefault(target.nested_path, []).append(boosted(clause, target.boost))
-    parts: list[dict[str, Any]] = []
+        groups.setdefault(target.nested_path, []).append(boosted(ask(target), target.boost))
+    parts: list[Query] = []
     for nested, clauses in groups.items():
         if nested is None:
             parts += clauses
@@ -153,5 +142,5 @@ def clause_for(
     return _any_of(parts)
 
 
-def _any_of(clauses: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _any_of(clauses: Sequence[Query]) -> Query:
     return clauses[0] if len(clauses) == 1 else {"bool": {"should": list(clauses)}}

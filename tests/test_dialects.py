@@ -16,12 +16,16 @@ import numpy as np
 import pytest
 
 from bridge.dialects import DIALECTS, Dialect, check, default_dialect, elasticsearch, opensearch, query_for
+from bridge.dialects.inside import Inside
 from bridge.encode.base import TokenVocabulary
 from bridge.errors import UnsupportedByEngine, UsageError
+from bridge.prune import Pruning
 from bridge.records import EncodedQuery, SparseVector
 from bridge.rewrite import QueryRewriter
 from bridge.settings import Product
+from bridge.targets import Target
 from bridge.tokens import MAX_CLAUSES, Kind
+from bridge.twophase import TwoPhase
 from tests.vectors import vector_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -83,6 +87,22 @@ ENGINES: tuple[tuple[Product, tuple[int, ...], Kind], ...] = (
     ("opensearch", (3, 6, 0), "rank_features"),
     ("elasticsearch", (9, 2, 0), "sparse_vector"),
 )
+WHOLE: dict[str, tuple[Product, tuple[int, ...], Kind, dict[str, Any], dict[str, Any]]] = {
+    "opensearch-fields": ("opensearch", (3, 6, 0), "rank_features", {"boost": 2.0, "others": True}, {}),
+    "elasticsearch-fields": ("elasticsearch", (9, 2, 0), "sparse_vector", {"boost": 2.0, "others": True}, {}),
+    "opensearch-two-phase": ("opensearch", (3, 6, 0), "rank_features", {"two_phase": TwoPhase(0.7)}, {"start": 5}),
+    "elasticsearch-two-phase": ("elasticsearch", (9, 2, 0), "sparse_vector", {"two_phase": TwoPhase(0.7)}, {}),
+    "opensearch-analyzer": ("opensearch", (3, 6, 0), "rank_features", {"inside": Inside(analyzer="bert-uncased")}, {}),
+    "opensearch-model": ("opensearch", (3, 6, 0), "rank_features", {"inside": Inside(model_id="aVeif4oB5Vm0")}, {}),
+    "opensearch-model-seismic": (
+        "opensearch", (3, 6, 0), "sparse_vector", {"inside": Inside(model_id="aVeif4oB5Vm0")}, {}
+    ),
+    "elasticsearch-inference": (
+        "elasticsearch", (9, 2, 0), "sparse_vector", {"inside": Inside(inference_id="my-elser")}, {}
+    ),
+}  # fmt: skip
+"""Golden file ─▶ engine, version, kind, the rewriter's own settings, and the arguments of `QueryRewriter.body`."""
+
 BODIES = {f"{engine[0]}-body-{row}": (engine, row) for engine in ENGINES for row in ROWS}
 
 
@@ -106,6 +126,21 @@ def test_the_body_of_passages_is_the_golden_one(name: str) -> None:
     assert path.read_text("utf-8") == json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
 
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_whole_body_is_the_golden_one(name: str) -> None:
+    product, version, kind, settings, how = WHOLE[name]
+    dialect = default_dialect(product, version, kind)
+    if settings.get("others"):
+        settings = settings | {"others": (Target("title_embedding", kind, dialect, 0.5),)}
+    encoder = None if "inside" in settings else AnyTokens()
+    one = QueryRewriter(encoder, product, version, "embedding", kind, dialect, **settings)
+    body = one.body(EncodedQuery("weather in ny", None if encoder is None else vector_of(WEATHER)), size=5, **how)
+    path = GOLDEN / f"{name}.json"
+    if WRITE:
+        path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    assert path.read_text("utf-8") == json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_query_is_the_golden_one(case: Case) -> None:
     query = query_for(
@@ -118,7 +153,7 @@ def test_the_query_is_the_golden_one(case: Case) -> None:
 
 
 def test_every_golden_file_is_of_a_case_and_every_dialect_has_one() -> None:
-    assert {path.name for path in GOLDEN.iterdir()} == {f"{name}.json" for name in (*map(str, CASES), *BODIES)}
+    assert {path.name for path in GOLDEN.iterdir()} == {f"{name}.json" for name in (*map(str, CASES), *BODIES, *WHOLE)}
     spoken = {
         (product, kind, one) for product, kinds in DIALECTS.items() for kind, all_ in kinds.items() for one in all_
     }
@@ -286,3 +321,89 @@ def test_a_query_without_any_token_matches_nothing(dialect: Dialect) -> None:
 def test_an_empty_query_is_refused(text: Any) -> None:
     with pytest.raises(UsageError, match="the query is empty"):
         rewriter().rewrite(text)
+
+
+# --- Encoders in the cluster --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", [{}, {"analyzer": "a", "model_id": "b"}, {"analyzer": ""}])
+def test_one_thing_encodes_in_the_cluster(named: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="an analyzer, a model_id or an inference_id: name one"):
+        Inside(**named)
+
+
+@pytest.mark.parametrize(
+    ("inside", "product", "version", "kind", "reason"),
+    [
+        (Inside(analyzer="x"), "elasticsearch", (9, 2), "sparse_vector", "it encodes by inference_id"),
+        (Inside(inference_id="x"), "opensearch", (3, 6), "rank_features", "it encodes by analyzer or model_id"),
+        (Inside(inference_id="x"), "elasticsearch", (8, 14), "sparse_vector", "of Elasticsearch 8.15 and newer"),
+        (Inside(inference_id="x"), "elasticsearch", (9, 2), "rank_features", "for sparse_vector fields"),
+        (Inside(analyzer="x"), "opensearch", (2, 19), "rank_features", "an analyzer from OpenSearch 3.1 on"),
+        (Inside(model_id="x"), "opensearch", (2, 10), "rank_features", "from OpenSearch 2.11 on"),
+    ],
+)  # fmt: skip
+def test_an_encoder_that_the_cluster_cannot_have_is_refused(
+    inside: Inside, product: Product, version: tuple[int, ...], kind: Kind, reason: str
+) -> None:
+    with pytest.raises(UnsupportedByEngine, match=reason):
+        inside.query(product, version, kind, "v", "text", 10)
+
+
+def test_where_the_cluster_encodes_nothing_is_made_here() -> None:
+    one = QueryRewriter.load(inside=Inside(analyzer="bert-uncased"))
+    assert one.rewrite("weather")["query"]["neural_sparse"]["embedding"]["query_text"] == "weather"
+    assert one.rewrite([("weather", "sunny"), ("and now?", None)])["query"]["neural_sparse"]["embedding"] == {
+        "query_text": "and now?", "analyzer": "bert-uncased",
+    }  # fmt: skip
+    for how, reason in (
+        ({"pruning": Pruning(top_k=3)}, "the cluster makes its own"),
+        ({"two_phase": TwoPhase()}, "the cluster makes its own"),
+        ({"engine": "elasticsearch", "version": "9.2.0"}, "knows no analyzer"),
+    ):
+        with pytest.raises((UsageError, UnsupportedByEngine), match=reason):
+            QueryRewriter.load(inside=Inside(analyzer="bert-uncased"), **how)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="name a model, or what encodes in the cluster"):
+        QueryRewriter.load()
+    with pytest.raises(UsageError, match="reads words, not turns"):
+        replace(one, conversation="disco").rewrite([("weather", None)])
+
+
+# --- Two phases ---------------------------------------------------------------------------------------------
+
+
+def test_heavy_tokens_find_and_light_ones_change_the_order() -> None:
+    vector = vector_of({"a": 10.0, "b": 4.0, "c": 3.999, "d": 1.0})
+    heavy, light = TwoPhase(prune_ratio=0.4).part(vector)
+    assert (heavy.as_dict(), set(light.as_dict())) == ({"a": 10.0, "b": 4.0}, {"c", "d"})
+    assert not TwoPhase(prune_ratio=0).part(vector)[1]
+    body = replace(rewriter(), two_phase=TwoPhase(prune_ratio=0.0)).rewrite("3")
+    assert "rescore" not in body
+    assert replace(rewriter(), two_phase=TwoPhase()).rewrite("0")["query"] == {"match_none": {}}
+
+
+@pytest.mark.parametrize(("size", "start", "rate", "window"), [(10, 0, 5, 50), (10, 20, 1.5, 45), (9000, 0, 5, 10_000)])
+def test_the_window_holds_the_wanted_hits(size: int, start: int, rate: float, window: int) -> None:
+    body = replace(rewriter(), two_phase=TwoPhase(0.5, rate)).rewrite("3", size=size, start=start)
+    assert body["rescore"]["window_size"] == window
+
+
+@pytest.mark.parametrize(
+    ("settings", "how", "reason"),
+    [
+        ({}, {"collapse": "whole"}, "do not collapse what they score in two phases"),
+        ({}, {"min_score": 1.0}, "the first phase's score"),
+        ({}, {"size": 10_001}, "up to 10,000 hits"),
+        ({"nested_path": "passages", "field": "passages.v"}, {}, "of nested passages"),
+        ({"kind": "sparse_vector", "dialect": "neural_sparse"}, {}, "approximately as it is"),
+    ],
+)
+def test_what_cannot_be_asked_in_two_phases(settings: dict[str, Any], how: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        replace(rewriter(), two_phase=TwoPhase(0.5), **settings).rewrite("3", **how)
+
+
+@pytest.mark.parametrize("values", [{"prune_ratio": 1.1}, {"prune_ratio": -1}, {"expansion_rate": 0.5}])
+def test_phases_that_are_none(values: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=r"it (is|lies)"):
+        TwoPhase(**values)

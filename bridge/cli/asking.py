@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from bridge.cli.common import BridgeCommand, State, model_options, pass_state, run_options
+from bridge.cli.common import BridgeCommand, State, all_of, model_options, pass_state, run_options
 from bridge.errors import UsageError
 from bridge.records import Turn
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from bridge.dialects.inside import Inside
     from bridge.prune import Pruning
     from bridge.records import EncodedQuery, Hit, PassageHit, TokenScore
     from bridge.rewrite import QueryRewriter, Text
+    from bridge.twophase import TwoPhase
 
 SHOWN_TOKENS = 6
 SHOWN_TEXT = 160
@@ -64,6 +66,31 @@ turn_option = click.option(
 )  # fmt: skip
 
 
+_two_phase = click.option(
+    "--two-phase", is_flag=True, help="Let light tokens only change the order of what the heavy ones find: faster, and "
+    "a hit of light tokens alone is not found."
+)  # fmt: skip
+_inside = all_of(
+    click.option("--analyzer", metavar="NAME",
+                 help="Let OpenSearch (3.1 on) encode the question with this analyzer, like bert-uncased."),
+    click.option("--model-id", metavar="ID", help="Let OpenSearch encode it with this model, that is deployed there."),
+    click.option("--inference-id", metavar="ID", help="Let Elasticsearch encode it with this inference endpoint."),
+)  # fmt: skip
+
+
+def _inside_of(options: dict[str, Any]) -> Inside | None:
+    from bridge.dialects.inside import Inside
+
+    named = {name: options[name] for name in ("analyzer", "model_id", "inference_id") if options[name]}
+    return Inside(**named) if named else None
+
+
+def _two_phase_of(options: dict[str, Any]) -> TwoPhase | None:
+    from bridge.twophase import TwoPhase
+
+    return TwoPhase() if options["two_phase"] else None
+
+
 def conversation_of(turns: Sequence[str], text: str) -> Text:
     """`text`, or with `turns` (question, answer, question, …, oldest first) a conversation that ends with it."""
     if not turns:
@@ -91,7 +118,7 @@ def say_of_query(state: State, /, encoded: EncodedQuery) -> None:
         )
     if encoded.dropped:
         state.say(f"{encoded.dropped} of the lightest tokens were dropped: engines take {len(left or ())} clauses")
-    if not left:
+    if left is not None and not left:
         state.say("the text has no token that could be asked for: the query matches nothing")
 
 
@@ -130,6 +157,8 @@ def say_of_query(state: State, /, encoded: EncodedQuery) -> None:
 @prune_option
 @turn_option
 @conversation_option
+@_two_phase
+@_inside
 @model_options
 @pass_state
 def rewrite(state: State, /, text: str, model: str | None, index: str | None, **options: Any) -> int:
@@ -149,10 +178,10 @@ def rewrite(state: State, /, text: str, model: str | None, index: str | None, **
 
         with state.connect() as engine:
             rewriter = QueryRewriter.for_index(engine, index, model=model, **_asking(options))
-    elif model:
+    elif model or _inside_of(options):
         rewriter = _offline(state, model, options)
     else:
-        raise UsageError("name a model with --model, or an index with --index")
+        raise UsageError("name a model with --model, or an index with --index, or what encodes in the cluster")
     encoded = rewriter.encode(conversation_of(options["turns"], text))
     body = rewriter.body(encoded, **how)
     say_of_query(state, encoded)
@@ -179,16 +208,19 @@ def _asking(options: dict[str, Any]) -> dict[str, Any]:
         "fields": options["fields"],
         "pruning": pruning_of(options["prune"]),
         "conversation": options["conversation"],
+        "inside": _inside_of(options),
+        "two_phase": _two_phase_of(options),
         **run_options(options),
     }
 
 
-def _offline(state: State, /, model: str, options: dict[str, Any]) -> QueryRewriter:
+def _offline(state: State, /, model: str | None, options: dict[str, Any]) -> QueryRewriter:
     from bridge.rewrite import QueryRewriter
 
-    product = state.product or ("elasticsearch" if options["dialect"] == "sparse_vector" else "opensearch")
+    elastic = options["dialect"] == "sparse_vector" or options["inference_id"]
+    product = state.product or ("elasticsearch" if elastic else "opensearch")
     version = options["engine_version"] or {"opensearch": "3.6.0", "elasticsearch": "9.2.0"}[product]
-    kind = "sparse_vector" if options["dialect"] == "sparse_vector" else options["kind"]
+    kind = "sparse_vector" if elastic else options["kind"]
     return QueryRewriter.load(
         model,
         engine=product,
@@ -214,6 +246,8 @@ def _offline(state: State, /, model: str, options: dict[str, Any]) -> QueryRewri
 @prune_option
 @turn_option
 @conversation_option
+@_two_phase
+@_inside
 @model_options
 @pass_state
 def search(state: State, /, index: str, text: str, model: str | None, **options: Any) -> int:

@@ -144,7 +144,7 @@ def measure(
         return sparse
 
     vectors = sample_vectors(engine, index, rewriter)
-    if by_ids(rewriter.kind, rewriter.engine):
+    if rewriter.encoder and by_ids(rewriter.kind, rewriter.engine):
         # Stored under ids; a query's terms are counted as tokens.
         names = {str(i): token for token, i in rewriter.encoder.vocabulary.index.items()}  # type: ignore[attr-defined]
         vectors = ({names[key]: weight for key, weight in vector.items()} for vector in vectors)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from bridge.dialects.inside import Inside
 from bridge.encode import Encoder, load_encoder
 from bridge.engines import Engine, open_engine
 from bridge.errors import DownloadFailed
@@ -187,12 +188,12 @@ def test_the_clusters_own_search_gives_the_bridges_hits(
         options = IngestOptions(model=str(folder), dead_letter=tmp_path / "dead.jsonl")
         assert ingest(ml_engine, "analyzed", source, options).indexed == len(rows)
     rewriter = QueryRewriter.for_index(ml_engine, "analyzed", model=str(folder))
+    inside = QueryRewriter.for_index(ml_engine, "analyzed", inside=Inside(analyzer=ANALYZER))
     texts = [*real[::20], *strange(real)[:30], "the weather, the weather, the weather", "what is a.b ... of x.y?"]
     hit = 0
     for text in texts:
-        asked = {"neural_sparse": {rewriter.field: {"query_text": text, "analyzer": ANALYZER}}}
-        theirs = hits(ml_engine, {"query": asked, "size": len(rows)})
-        ours = hits(ml_engine, dict(rewriter.rewrite(text)) | {"size": len(rows)})
+        theirs = hits(ml_engine, inside.rewrite(text, size=len(rows)))
+        ours = hits(ml_engine, rewriter.rewrite(text, size=len(rows)))
         assert ours.keys() == theirs.keys()
         assert ours == pytest.approx(theirs, rel=1e-6), text
         hit += len(ours)

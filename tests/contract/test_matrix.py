@@ -28,6 +28,7 @@ from bridge.rewrite import QueryRewriter
 from bridge.search import search
 from bridge.sources import open_source, text_of
 from bridge.tokens import Kind, dot, field_value, store_precision
+from bridge.twophase import TwoPhase
 
 CORPUS = str(Path(register.__file__).parent / "demo_data")
 QUESTIONS = (
@@ -37,7 +38,10 @@ QUESTIONS = (
     "how does the moon keep its face to the earth",
     "J.R.R. Tolkien's e.g. dotted words, and u.s. ones",
 )
-FORMS = ("plain", "filter", "pruned", "several fields", "nested passages", "msearch")
+FORMS = ("plain", "filter", "pruned", "two phases", "several fields", "nested passages", "msearch")
+PHASES = TwoPhase(prune_ratio=0.6, expansion_rate=5)
+"""A window that holds every document: all that share a heavy token with the query have their whole score."""
+
 RELATIVE = 1e-6
 SIZE = 50
 
@@ -142,6 +146,7 @@ class Library:
             fields=fields.get(form, ["embedding"]),
             dialect=row.dialect,
             pruning=Pruning(max_ratio=0.6) if form == "pruned" else None,
+            two_phase=PHASES if form == "two phases" and row.exact else None,
         )
         return replace(found, version=row.version) if row.version else found
 
@@ -150,6 +155,7 @@ class Library:
         sparse = rewriter.encode(question).sparse
         assert sparse is not None
         weights = sparse.as_dict()
+        heavy = (PHASES.part(sparse)[0] if form == "two phases" else sparse).as_dict()
         found: dict[str, float] = {}
         for name, held in self.held.items():
             if form == "filter" and not held.even:
@@ -160,7 +166,7 @@ class Library:
                 score = 2.5 * dot(weights, held.fields["title_embedding"]) + dot(weights, held.fields["embedding"])
             else:
                 score = dot(weights, held.fields["embedding"])
-            if score:
+            if score and (dot(heavy, held.fields["embedding"]) or form in ("several fields", "nested passages")):
                 found[name] = score
         return found
 
