@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import msgspec
 
 from bridge import dialects
+from bridge.clauses import most_tokens
 from bridge.conversation import Conversation
 from bridge.dialects import Dialect
 from bridge.dialects import passages as _passages
@@ -32,7 +33,7 @@ from bridge.questions import query_text as query_text
 from bridge.records import HASH_FIELD, VECTOR_FIELD, EncodedQuery, SparseVector
 from bridge.settings import Product
 from bridge.targets import Target, clause_for, read_field, targets_of, unasked
-from bridge.tokens import MAX_CLAUSES, Kind, by_ids, heaviest
+from bridge.tokens import Kind, by_ids, heaviest
 from bridge.twophase import TwoPhase
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class QueryRewriter:
         return query_text(self.encoder, text, self.conversation, rewritten=rewritten)
 
     def encode(self, text: Text, *, rewritten: str | None = None) -> EncodedQuery:
-        """The query's vector, pruned, and cut to the clause limit of the engines (1,024 tokens, heaviest first).
+        """The query's vector, pruned, and cut to what engines take (1,000 tokens, heaviest first).
 
         Raises:
             UsageError: see `query_text`.
@@ -258,9 +259,16 @@ class QueryRewriter:
         if self.pruning:
             left = self.pruning.apply(vector)
             vector, pruned, mass = left.vector, left.removed, left.removed_mass
-        # The engines count the clauses of all parts of a query together.
-        vector, dropped = heaviest(vector, MAX_CLAUSES // (1 + len(self.others)))
+        vector, dropped = heaviest(vector, most_tokens(1 + len(self.others)))
         return EncodedQuery(question, vector, dropped=dropped, pruned=pruned, pruned_mass=mass)
+
+    def beside(self, encoded: EncodedQuery, filter: Mapping[str, Any] | None) -> EncodedQuery:  # noqa: A002
+        """The query without the light tokens for which a long `filter` leaves no room, if it is that long."""
+        limit = most_tokens(1 + len(self.others), filter)
+        if not encoded.sparse or len(encoded.sparse) <= limit:
+            return encoded
+        vector, dropped = heaviest(encoded.sparse, limit)
+        return replace(encoded, sparse=vector, dropped=encoded.dropped + dropped)
 
     def query(
         self, encoded: EncodedQuery, *, size: int = 10, passages: int = 0, explain: bool = False
@@ -316,6 +324,7 @@ class QueryRewriter:
         """
         self._check(passages, collapse)
         _check_page(size, start, min_score)
+        encoded = self.beside(encoded, filter)
         light: SparseVector | None = None
         if self.two_phase and encoded.sparse:
             self._check_two_phase(collapse, min_score)

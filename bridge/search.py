@@ -59,7 +59,7 @@ def search(
         UsageError: see `QueryRewriter.rewrite`.
         EngineError: as the engine answers.
     """
-    encoded = rewriter.encode(text, rewritten=rewritten)
+    encoded = rewriter.beside(rewriter.encode(text, rewritten=rewritten), filter)
     if matches and rewriter.nested_path:
         passages = passages or 1
     how: dict[str, Any] = {

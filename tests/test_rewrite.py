@@ -274,9 +274,28 @@ def test_a_boost_joins_the_one_that_undoes_scaling(lexical: Path) -> None:
 def test_several_fields_share_the_limit_of_clauses(lexical: Path) -> None:
     text = " ".join(f"word{i}" for i in range(3000))
     one, three = QueryRewriter.load(lexical), QueryRewriter.load(lexical, fields=["a", "b", "c"])
-    assert len(one.encode(text).sparse or ()) == 1024
-    assert len(three.encode(text).sparse or ()) == 341
-    assert replace(one, others=three.others).encode(text).dropped == 3000 - 341, "its copy has the same cache"
+    assert len(one.encode(text).sparse or ()) == 1000
+    assert len(three.encode(text).sparse or ()) == 333
+    assert replace(one, others=three.others).encode(text).dropped == 3000 - 333, "its copy has the same cache"
+
+
+@pytest.mark.parametrize(
+    ("clause", "tokens"),
+    [
+        ({"term": {"lang": "de"}}, 1000),
+        ({"terms": {"lang": [str(i) for i in range(5000)]}}, 1000),
+        ({"bool": {"should": [{"term": {"lang": str(i)}} for i in range(120)]}}, 900),
+        ({"match": {"text": {"query": "word " * 520}}}, 500),
+        ({"bool": {"should": [{"term": {"lang": str(i)}} for i in range(2000)]}}, 1),
+    ],
+)
+def test_a_filter_takes_its_share_of_the_clauses(lexical: Path, clause: dict[str, Any], tokens: int) -> None:
+    rewriter = QueryRewriter.load(lexical)
+    encoded = rewriter.encode(" ".join(f"word{i}" for i in range(3000)))
+    cut = rewriter.beside(encoded, clause)
+    assert (len(cut.sparse or ()), cut.dropped) == (tokens, 3000 - tokens)
+    (query,) = rewriter.body(encoded, filter=clause)["query"]["bool"]["should"]
+    assert len(query["neural_sparse"]["embedding"]["query_tokens"]) == tokens
 
 
 @pytest.mark.parametrize("field", ["", "^2", "embedding^", "embedding^0", "embedding^-1", "embedding^inf", "a^b"])

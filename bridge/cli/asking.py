@@ -117,7 +117,9 @@ def say_of_query(state: State, /, encoded: EncodedQuery) -> None:
             f"{100 * encoded.pruned_mass / mass:.1f} % of the weight"
         )
     if encoded.dropped:
-        state.say(f"{encoded.dropped} of the lightest tokens were dropped: engines take {len(left or ())} clauses")
+        state.say(
+            f"{encoded.dropped} of the lightest tokens were dropped: engines take {len(left or ())} beside a filter"
+        )
     if left is not None and not left:
         state.say("the text has no token that could be asked for: the query matches nothing")
 
@@ -182,7 +184,7 @@ def rewrite(state: State, /, text: str, model: str | None, index: str | None, **
         rewriter = _offline(state, model, options)
     else:
         raise UsageError("name a model with --model, or an index with --index, or what encodes in the cluster")
-    encoded = rewriter.encode(conversation_of(options["turns"], text))
+    encoded = rewriter.beside(rewriter.encode(conversation_of(options["turns"], text)), how["filter"])
     body = rewriter.body(encoded, **how)
     say_of_query(state, encoded)
     state.out(body)

@@ -247,3 +247,23 @@ def test_the_tokens_make_the_score(any_engine: Engine, library: Library, name: s
     for hit in result.hits:
         assert sum(match.contribution for match in hit.matches) == pytest.approx(hit.score, rel=RELATIVE)
         assert not {"embedding", "title_embedding"} & set(hit.source)
+
+
+@pytest.mark.parametrize("many", [None, 15, 300])
+@pytest.mark.parametrize("fields", [["embedding"], ["embedding", "title_embedding^2"]], ids=["one", "two"])
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.exact])
+def test_the_longest_query_is_taken_beside_a_filter(
+    any_engine: Engine, library: Library, name: str, fields: list[str], many: int | None
+) -> None:
+    """On an index with nested fields, of which an engine makes a clause of its own."""
+    row = ROWS[name]
+    if f"{any_engine.product}-{any_engine.info().number}" not in row.engines:
+        pytest.skip("this engine has no such query")
+    rewriter = QueryRewriter.for_index(
+        any_engine, library.index(row.kind), model=str(library.model), fields=fields, dialect=row.dialect
+    )
+    rewriter = replace(rewriter, version=row.version) if row.version else rewriter
+    text = " ".join(f"strange{i}" for i in range(3000)) + " bread"
+    clauses = [{"term": {"even": True}}, *({"term": {"x": str(i)}} for i in range(many or 0))]
+    body = rewriter.rewrite(text, filter={"bool": {"should": clauses}} if many else None)
+    any_engine.search(library.index(row.kind), body)
