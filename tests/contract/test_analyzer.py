@@ -6,6 +6,7 @@ their payloads, and a search that names the analyzer must find what the bridge's
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from bridge.dialects.inside import Inside
 from bridge.encode import Encoder, load_encoder
 from bridge.engines import Engine, open_engine
 from bridge.errors import DownloadFailed
+from bridge.fit import FitOptions, fit
 from bridge.ingest import IngestOptions, ingest
 from bridge.rewrite import QueryRewriter
 from bridge.settings import EngineSettings
@@ -200,5 +202,33 @@ def test_the_clusters_own_search_gives_the_bridges_hits(
     assert hit > 10 * len(texts)
 
 
-def hits(engine: Engine, body: dict[str, Any]) -> dict[str, float]:
-    return {one["_id"]: one["_score"] for one in engine.search("analyzed", body)["hits"]["hits"]}
+def test_wordpiece_documents_are_asked_alike(
+    ml_engine: Engine, module_home: None, shared: Path, tmp_path: Path
+) -> None:
+    """Documents of `fit --tokenizer`, 300 SciFact queries: the table here and the analyzer there find the same."""
+    corpus = shared / "corpora" / "scifact"
+    with gzip.open(corpus / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
+        texts = [f"{row['title']} {row['text']}" for row in map(json.loads, lines)]
+    fit(texts, tmp_path / "pieces", FitOptions(tokenizer=shared / "bert-uncased"))
+    with open_source([str(corpus)]) as source:
+        options = IngestOptions(model=str(tmp_path / "pieces"), dead_letter=tmp_path / "dead.jsonl")
+        assert ingest(ml_engine, "pieces", source, options).indexed == len(texts)
+    rewriter = QueryRewriter.load(shared / "bert-uncased", version=ml_engine.info().number)
+    inside = QueryRewriter.for_index(ml_engine, "pieces", inside=Inside(analyzer=ANALYZER))
+    judged = dict.fromkeys(line.split("\t")[0] for line in (corpus / "qrels" / "test.tsv").read_text().splitlines()[1:])
+    with (corpus / "queries.jsonl").open(encoding="utf-8") as lines:
+        queries = {row["_id"]: row["text"] for row in map(json.loads, lines)}
+    asked = [queries[name] for name in judged]
+    assert len(asked) == 300
+    for text in asked:
+        ours, theirs = (hits(ml_engine, one.rewrite(text, size=100), "pieces") for one in (rewriter, inside))
+        assert len(ours) == len(theirs) == 100
+        assert sorted(ours.values()) == pytest.approx(sorted(theirs.values()), rel=1e-6)
+        last = min(ours.values()) * (1 + 1e-6)
+        # Of those that score the same as the last one, either may be left out.
+        assert {name for name, score in ours.items() if score > last} <= theirs.keys()
+        assert all(score == pytest.approx(theirs[name], rel=1e-6) for name, score in ours.items() if name in theirs)
+
+
+def hits(engine: Engine, body: dict[str, Any], index: str = "analyzed") -> dict[str, float]:
+    return {one["_id"]: one["_score"] for one in engine.search(index, body)["hits"]["hits"]}
