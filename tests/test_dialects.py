@@ -27,6 +27,7 @@ from bridge.settings import Product
 from bridge.targets import Target
 from bridge.tokens import Kind
 from bridge.twophase import TwoPhase
+from tests.queries_page import PAGE, page
 from tests.vectors import vector_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -408,3 +409,12 @@ def test_what_cannot_be_asked_in_two_phases(settings: dict[str, Any], how: dict[
 def test_phases_that_are_none(values: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=r"it (is|lies)"):
         TwoPhase(**values)
+
+
+# --- Their documentation ------------------------------------------------------------------------------------
+
+
+def test_the_page_of_queries_is_made_from_the_golden_files() -> None:
+    if WRITE:
+        PAGE.write_text(page(), "utf-8")
+    assert PAGE.read_text("utf-8") == page(), "BRIDGE_GOLDEN=write makes it anew"

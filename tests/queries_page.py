@@ -1,0 +1,103 @@
+"""`docs/queries.md`: each form of a query with its JSON out of the golden files, and what each engine was asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.contract.test_matrix import FORMS, ROWS
+
+GOLDEN = Path(__file__).parent / "golden"
+PAGE = Path(__file__).parent.parent / "docs" / "queries.md"
+
+SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "neural_sparse": (
+        "OpenSearch 2.14 and newer, over `rank_features`; the default there. Exact: a hit's score is the sum of query "
+        "weight × stored weight. Tokens with dots are asked for as they are. A weight above 64, which the engine does "
+        "not take, is scaled by a power of two, and the boost undoes it.",
+        ("opensearch-rank_features-neural_sparse", "opensearch-rank_features-neural_sparse-heavy"),
+    ),
+    "rank_feature": (
+        "Any version of OpenSearch, and Elasticsearch 7 and newer, over `rank_features`; the default where nothing "
+        "better is spoken. Exact, and with the same scores. Dots in tokens are written as `․`, since a field path "
+        "would be cut at them.",
+        ("opensearch-rank_features-rank_feature",),
+    ),
+    "neural_sparse over SEISMIC": (
+        "OpenSearch 3.3 and newer, over its `sparse_vector` field: approximate, for large segments. By token ids, "
+        "below 32,768. All lists of the query's tokens are read, and as many hits collected as are wanted.",
+        ("opensearch-sparse_vector-neural_sparse",),
+    ),
+    "sparse_vector": (
+        "Elasticsearch 8.15 and newer, over its `sparse_vector` field; the default there. Exact. `prune` is sent, "
+        "since newer versions drop tokens unless told not to.",
+        ("elasticsearch-sparse_vector-sparse_vector",),
+    ),
+    "bool of term": (
+        "Elasticsearch 8.11 to 8.14, over the same field, before it had a query of its own for raw vectors. Exact.",
+        ("elasticsearch-sparse_vector-before-8.15",),
+    ),
+    "Several fields": (
+        "`--field title_embedding^0.5 --field embedding^2`: the score is the sum, each field times its boost. They "
+        "share the clauses that engines take: each token is asked of every field.",
+        ("opensearch-fields", "elasticsearch-fields"),
+    ),
+    "Nested passages": (
+        "Where documents keep their passages, the best one makes the score; with `--passages 3` the best three come "
+        "along. A filter is of the document.",
+        ("opensearch-body-nested-passages",),
+    ),
+    "Collapsed passages": (
+        "`--collapse document --passages 3`, where each passage is a document: the best of each whole is a hit.",
+        ("opensearch-body-collapsed-passages",),
+    ),
+    "Two phases": (
+        "`--two-phase`: the heavy tokens find candidates, and the light ones change the order of the best. Of those "
+        "in the window the score is the whole dot product; what shares only light tokens with the query is not found. "
+        "The same is done by the search pipeline of `bridge register --two-phase`, for `neural_sparse` on OpenSearch.",
+        ("opensearch-two-phase", "elasticsearch-two-phase"),
+    ),
+    "Encoders in the cluster": (
+        "`--analyzer`, `--model-id` and `--inference-id` send the text, for those who run the encoder inside. "
+        "Nothing is loaded, pruned or explained here, and no limit of tokens is kept.",
+        ("opensearch-analyzer", "opensearch-model", "opensearch-model-seismic", "elasticsearch-inference"),
+    ),
+}
+"""Title ─▶ what it is for, and the golden files that show it."""
+
+HEAD = """\
+# Queries
+
+What is sent to an engine for a question, form by form. `bridge rewrite` prints it, `QueryRewriter` returns it. Which
+dialect is chosen follows from the engine's version and the field's type; `--dialect` names another one. This page is
+made from the tests' own golden files.
+"""
+
+MATRIX = """\
+## What was asked of which engine
+
+Each form of each exact dialect is accepted by these engines, and its scores equal the local dot products within 1e-6 of
+themselves, in their order (`tests/contract/test_matrix.py`). SEISMIC is approximate, so it is only asked here.
+Elasticsearch 9.2.0 is a node put together from the server's jars, with a parser of the tests' own for the
+`sparse_vector` query over the server's own classes; `rank_features` is not to be had for it, and was run on 7.17.29.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for title, (text, names) in SECTIONS.items():
+        parts.append(f"## {title}\n\n{_wrapped(text)}\n")
+        parts += [f"`{name}`:\n\n```json\n{(GOLDEN / f'{name}.json').read_text('utf-8')}```\n" for name in names]
+    table = [f"| dialect | engines | {' | '.join(FORMS)} |", "| --- " * (2 + len(FORMS)) + "|"]
+    for name, row in ROWS.items():
+        cells = ["exact" if row.exact else "accepted"] * len(FORMS)
+        if not row.exact:
+            cells[FORMS.index("two phases")] = "refused"
+        table.append(f"| {name} | {', '.join(row.engines)} | {' | '.join(cells)} |")
+    return "\n".join([*parts, MATRIX, *table]) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False))
