@@ -176,8 +176,8 @@ class QueryRewriter:
         there = IndexModel.of(state)
         if there is None and not ((model or inside) and fields):
             raise UsageError(
-                f"index {index} was not made by the bridge (no _meta.bridge): name its vector field and the model of "
-                "its vectors, or use QueryRewriter.load (bridge rewrite --model … --field …)"
+                f"index {index} was not made by the bridge (no _meta.bridge): register it, or name its vector field "
+                "and the model of its vectors (--field, --model)"
             )
         encoder: Encoder | None = None
         if model:
