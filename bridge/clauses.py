@@ -19,7 +19,7 @@ MAX_TOKENS = 1000
 
 def most_tokens(fields: int, clause: Any = None) -> int:
     """How many tokens can be asked of so many fields beside the filter `clause`; 1 at least."""
-    beside = MAX_CLAUSES - MAX_TOKENS if clause is None else max(MAX_CLAUSES - MAX_TOKENS, _ENGINE + _count(clause))
+    beside = max(MAX_CLAUSES - MAX_TOKENS, _ENGINE + _count(clause))
     return max(1, (MAX_CLAUSES - beside) // fields)
 
 

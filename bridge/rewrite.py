@@ -49,34 +49,39 @@ class QueryRewriter:
 
     Attributes:
         encoder: of queries; None where the cluster has its own, `inside`.
-        field: the vector field's full path.
-        nested_path: the nested field that holds passages, `field` in each of them; None where vectors are of documents.
-        boost: what the score of `field` is multiplied with.
-        others: further fields that are asked; a document's score is the sum of all.
+        targets: the vector fields that are asked, one at least; a document's score is the sum of all.
+        pruning: what of a query's vector is not asked for.
+        conversation: how turns become the encoder's input.
         hidden: vector fields that are not asked, and do not come with a hit.
         inside: what encodes queries in the cluster itself; they are sent as text then.
         two_phase: light tokens only change the order of what heavy ones find; see `bridge.twophase`.
-        pruning: what of a query's vector is not asked for.
-        conversation: how turns become the encoder's input.
         cache: the queries that were encoded last; ``QueryCache(0)`` keeps none.
+
+    Raises:
+        UsageError, UnsupportedByEngine: `inside` does not go with the rest, or with the engine.
     """
 
     encoder: Encoder | None
     engine: Product
     version: tuple[int, ...]
-    field: str
-    kind: Kind
-    dialect: Dialect
+    targets: tuple[Target, ...]
     text_fields: tuple[str, ...] = ()
-    nested_path: str | None = None
     pruning: Pruning | None = None
     conversation: Conversation = "auto"
-    boost: float = 1.0
-    others: tuple[Target, ...] = ()
     hidden: tuple[str, ...] = ()
     inside: Inside | None = None
     two_phase: TwoPhase | None = None
     cache: QueryCache = dataclass_field(default_factory=QueryCache, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.inside is None:
+            return
+        if self.encoder:
+            raise UsageError(f"either the cluster encodes queries, with {self.inside}, or a model here: name one")
+        if self.pruning or self.two_phase:
+            raise UsageError("pruning and phases are of vectors that are made here: the cluster makes its own")
+        for target in self.targets:
+            self.inside.check(self.engine, self.version, target.kind)
 
     @classmethod
     def load(
@@ -131,8 +136,16 @@ class QueryRewriter:
         if not model and not inside:
             raise UsageError("name a model, or what encodes in the cluster")
         encoder = load_encoder(model, **options) if model else None
-        how = {"pruning": pruning, "conversation": form, "inside": inside, "two_phase": two_phase}
-        return cls._asking(encoder, product, number, targets, **how)
+        return cls(
+            encoder,
+            product,
+            number,
+            tuple(targets),
+            pruning=pruning,
+            conversation=form,
+            inside=inside,
+            two_phase=two_phase,
+        )
 
     @classmethod
     def for_index(
@@ -190,21 +203,38 @@ class QueryRewriter:
         spoken: Dialect | None = _one_of("dialect", dialect, get_args(Dialect)) if dialect else None
         asked = [read_field(one) for one in fields] or [(there.path if there else "", 1.0)]
         targets = targets_of(state.mappings, index, asked, info.product, info.version, spoken)
-        how = {"pruning": pruning, "conversation": form, "inside": inside, "two_phase": two_phase}
-        known = {
-            "text_fields": there.text_fields if there else (),
-            "hidden": unasked(state.mappings, targets),
-        }
-        return cls._asking(encoder, info.product, info.version, targets, **how, **known)
+        return cls(
+            encoder,
+            info.product,
+            info.version,
+            targets,
+            there.text_fields if there else (),
+            pruning,
+            form,
+            unasked(state.mappings, targets),
+            inside,
+            two_phase,
+        )
 
-    @classmethod
-    def _asking(
-        cls, encoder: Encoder | None, product: Product, version: tuple[int, ...], targets: Sequence[Target], **how: Any
-    ) -> QueryRewriter:
-        one, *others = targets
-        _check_inside(how["inside"], encoder, how["pruning"] or how["two_phase"], product, version, targets)
-        first: dict[str, Any] = {"nested_path": one.nested_path, "boost": one.boost, "others": tuple(others)}
-        return cls(encoder, product, version, one.path, one.kind, one.dialect, **first, **how)
+    @property
+    def field(self) -> str:
+        """The full path of the first field that is asked."""
+        return self.targets[0].path
+
+    @property
+    def kind(self) -> Kind:
+        """Its type."""
+        return self.targets[0].kind
+
+    @property
+    def dialect(self) -> Dialect:
+        """How it is asked."""
+        return self.targets[0].dialect
+
+    @property
+    def nested_path(self) -> str | None:
+        """The nested field that holds passages, with it in each of them; None where vectors are of documents."""
+        return self.targets[0].nested_path
 
     def question(self, text: Text, *, rewritten: str | None = None) -> str:
         """What the encoder reads for `text`; see `query_text`."""
@@ -241,7 +271,7 @@ class QueryRewriter:
 
     def _key(self, question: str) -> Hashable:
         # A rewriter may be another's copy, with other settings and the same cache.
-        return self.encoder and self.encoder.query_fingerprint, self.pruning, len(self.others), question
+        return self.encoder and self.encoder.query_fingerprint, self.pruning, len(self.targets), question
 
     def _encoded(self, questions: Sequence[str]) -> list[EncodedQuery]:
         if self.encoder is None:
@@ -259,12 +289,12 @@ class QueryRewriter:
         if self.pruning:
             left = self.pruning.apply(vector)
             vector, pruned, mass = left.vector, left.removed, left.removed_mass
-        vector, dropped = heaviest(vector, most_tokens(1 + len(self.others)))
+        vector, dropped = heaviest(vector, most_tokens(len(self.targets)))
         return EncodedQuery(question, vector, dropped=dropped, pruned=pruned, pruned_mass=mass)
 
     def beside(self, encoded: EncodedQuery, filter: Mapping[str, Any] | None) -> EncodedQuery:  # noqa: A002
         """The query without the light tokens for which a long `filter` leaves no room, if it is that long."""
-        limit = most_tokens(1 + len(self.others), filter)
+        limit = most_tokens(len(self.targets), filter)
         if not encoded.sparse or len(encoded.sparse) <= limit:
             return encoded
         vector, dropped = heaviest(encoded.sparse, limit)
@@ -299,11 +329,6 @@ class QueryRewriter:
         read = [f"{self.nested_path}.start", f"{self.nested_path}.end", *(vectors if explain else [])]
         source = {"includes": read, **self._unhidden} if explain else {"includes": read}
         return _passages.inner_hits(passages, source)
-
-    @property
-    def targets(self) -> tuple[Target, ...]:
-        """All fields that are asked."""
-        return (Target(self.field, self.kind, self.dialect, self.boost, self.nested_path), *self.others)
 
     def body(
         self,
@@ -434,24 +459,6 @@ class QueryRewriter:
         head = msgspec.json.encode({"index": index})
         bodies = (msgspec.json.encode(self.body(query, **how)) for query in self.encode_many(texts))
         return b"".join(b"%b\n%b\n" % (head, body) for body in bodies)
-
-
-def _check_inside(
-    inside: Inside | None,
-    encoder: Encoder | None,
-    parts: object,
-    product: Product,
-    version: tuple[int, ...],
-    targets: Iterable[Target],
-) -> None:
-    if inside is None:
-        return
-    if encoder:
-        raise UsageError(f"either the cluster encodes queries, with {inside}, or a model here: name one")
-    if parts:
-        raise UsageError("pruning and phases are of vectors that are made here: the cluster makes its own")
-    for target in targets:
-        inside.check(product, version, target.kind)
 
 
 def _check_page(size: int, start: int, min_score: float | None) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from bridge.dialects.features import Query
 from bridge.errors import UsageError
+from bridge.prune import Pruning
 from bridge.records import SparseVector
 
 LARGEST_WINDOW = 10_000
@@ -45,10 +46,9 @@ class TwoPhase:
 
     def part(self, vector: SparseVector) -> tuple[SparseVector, SparseVector]:
         """The tokens of the first phase, and those that are left; none are where all are heavy."""
-        if not vector:
-            return vector, vector
-        heavy = vector.weights >= np.float32(self.prune_ratio) * vector.weights.max()
-        return _some(vector, heavy), _some(vector, ~heavy)
+        heavy = Pruning(max_ratio=self.prune_ratio).apply(vector).vector
+        light = ~np.isin(vector.ids, heavy.ids)
+        return heavy, SparseVector(vector.ids[light], vector.weights[light], vector.vocabulary)
 
     def rescore(self, light: SparseVector, ask: Callable[[SparseVector], Query], size: int) -> dict[str, Any]:
         """The body's `rescore` with the `light` tokens; `size` is how many hits are wanted, those passed over too.
@@ -61,7 +61,3 @@ class TwoPhase:
         window = min(LARGEST_WINDOW, math.ceil(size * self.expansion_rate))
         both = {"query_weight": 1.0, "rescore_query_weight": 1.0}
         return {"window_size": max(1, window), "query": {"rescore_query": ask(light), **both}}
-
-
-def _some(vector: SparseVector, which: Any) -> SparseVector:
-    return SparseVector(vector.ids[which], vector.weights[which], vector.vocabulary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from tests.contract.test_matrix import FORMS, ROWS
@@ -98,6 +99,4 @@ def page() -> str:
 
 
 def _wrapped(text: str) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False))

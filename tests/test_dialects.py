@@ -24,7 +24,7 @@ from bridge.prune import Pruning
 from bridge.records import EncodedQuery, SparseVector
 from bridge.rewrite import QueryRewriter
 from bridge.settings import Product
-from bridge.targets import Target
+from bridge.targets import Target, read_field
 from bridge.tokens import Kind
 from bridge.twophase import TwoPhase
 from tests.queries_page import PAGE, page
@@ -89,9 +89,10 @@ ENGINES: tuple[tuple[Product, tuple[int, ...], Kind], ...] = (
     ("opensearch", (3, 6, 0), "rank_features"),
     ("elasticsearch", (9, 2, 0), "sparse_vector"),
 )
+BOOSTED = {"fields": ("embedding^2", "title_embedding^0.5")}
 WHOLE: dict[str, tuple[Product, tuple[int, ...], Kind, dict[str, Any], dict[str, Any]]] = {
-    "opensearch-fields": ("opensearch", (3, 6, 0), "rank_features", {"boost": 2.0, "others": True}, {}),
-    "elasticsearch-fields": ("elasticsearch", (9, 2, 0), "sparse_vector", {"boost": 2.0, "others": True}, {}),
+    "opensearch-fields": ("opensearch", (3, 6, 0), "rank_features", BOOSTED, {}),
+    "elasticsearch-fields": ("elasticsearch", (9, 2, 0), "sparse_vector", BOOSTED, {}),
     "opensearch-two-phase": ("opensearch", (3, 6, 0), "rank_features", {"two_phase": TwoPhase(0.7)}, {"start": 5}),
     "elasticsearch-two-phase": ("elasticsearch", (9, 2, 0), "sparse_vector", {"two_phase": TwoPhase(0.7)}, {}),
     "opensearch-analyzer": ("opensearch", (3, 6, 0), "rank_features", {"inside": Inside(analyzer="bert-uncased")}, {}),
@@ -108,39 +109,35 @@ WHOLE: dict[str, tuple[Product, tuple[int, ...], Kind, dict[str, Any], dict[str,
 BODIES = {f"{engine[0]}-body-{row}": (engine, row) for engine in ENGINES for row in ROWS}
 
 
+def check_golden(name: str, found: dict[str, Any]) -> None:
+    path = GOLDEN / f"{name}.json"
+    text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    if WRITE:
+        path.write_text(text, "utf-8")
+    assert path.read_text("utf-8") == text
+
+
 @pytest.mark.parametrize("name", BODIES)
 def test_the_body_of_passages_is_the_golden_one(name: str) -> None:
     (product, version, kind), row = BODIES[name]
     nested = "passages" if row.startswith("nested") else None
-    one = QueryRewriter(
-        AnyTokens(),
-        product,
-        version,
-        "passages.embedding" if nested else "embedding",
-        kind,
-        default_dialect(product, version, kind),
-        nested_path=nested,
-    )
+    field = "passages.embedding" if nested else "embedding"
+    target = Target(field, kind, default_dialect(product, version, kind), nested_path=nested)
+    one = QueryRewriter(AnyTokens(), product, version, (target,))
     body = one.body(EncodedQuery("", vector_of(WEATHER)), size=5, **ROWS[row])
-    path = GOLDEN / f"{name}.json"
-    if WRITE:
-        path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    assert path.read_text("utf-8") == json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+    check_golden(name, body)
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_the_whole_body_is_the_golden_one(name: str) -> None:
     product, version, kind, settings, how = WHOLE[name]
-    dialect = default_dialect(product, version, kind)
-    if settings.get("others"):
-        settings = settings | {"others": (Target("title_embedding", kind, dialect, 0.5),)}
-    encoder = None if "inside" in settings else AnyTokens()
-    one = QueryRewriter(encoder, product, version, "embedding", kind, dialect, **settings)
+    own, dialect = dict(settings), default_dialect(product, version, kind)
+    fields = map(read_field, own.pop("fields", ("embedding",)))
+    targets = tuple(Target(path, kind, dialect, boost) for path, boost in fields)
+    encoder = None if "inside" in own else AnyTokens()
+    one = QueryRewriter(encoder, product, version, targets, **own)
     body = one.body(EncodedQuery("weather in ny", None if encoder is None else vector_of(WEATHER)), size=5, **how)
-    path = GOLDEN / f"{name}.json"
-    if WRITE:
-        path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    assert path.read_text("utf-8") == json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+    check_golden(name, body)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -148,10 +145,7 @@ def test_the_query_is_the_golden_one(case: Case) -> None:
     query = query_for(
         case.dialect, case.product, case.version, case.kind, "embedding", vector_of(case.weights), size=10
     )
-    path = GOLDEN / f"{case.name}.json"
-    if WRITE:
-        path.write_text(json.dumps(query, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    assert path.read_text("utf-8") == json.dumps(query, indent=2, ensure_ascii=False) + "\n"
+    check_golden(case.name, query)
 
 
 def test_every_golden_file_is_of_a_case_and_every_dialect_has_one() -> None:
@@ -261,8 +255,16 @@ class AnyTokens:
     encode_document = encode_query
 
 
+SEISMIC = Target("embedding", "sparse_vector", "neural_sparse")
+PASSAGES = Target("passages.v", "rank_features", "rank_feature", nested_path="passages")
+
+
 def rewriter(dialect: Dialect = "rank_feature") -> QueryRewriter:
-    return QueryRewriter(AnyTokens(), "opensearch", (3, 6, 0), "embedding", "rank_features", dialect)
+    return asking(Target("embedding", "rank_features", dialect))
+
+
+def asking(target: Target) -> QueryRewriter:
+    return QueryRewriter(AnyTokens(), "opensearch", (3, 6, 0), (target,))
 
 
 def test_a_body_has_the_query_and_the_size_and_leaves_the_vectors_out() -> None:
@@ -277,7 +279,7 @@ def test_a_page_further_on_and_a_lowest_score() -> None:
     body = rewriter("neural_sparse").rewrite("2", size=5, start=20, min_score=1.5)
     assert (body["from"], body["size"], body["min_score"]) == (20, 5, 1.5)
     # An approximate search must find the hits that are passed over, too.
-    seismic = replace(rewriter("neural_sparse"), kind="sparse_vector").rewrite("2", size=5, start=20)
+    seismic = asking(SEISMIC).rewrite("2", size=5, start=20)
     assert seismic["query"]["neural_sparse"]["embedding"]["method_parameters"]["k"] == 25
 
 
@@ -396,8 +398,8 @@ def test_the_window_holds_the_wanted_hits(size: int, start: int, rate: float, wi
         ({}, {"collapse": "whole"}, "do not collapse what they score in two phases"),
         ({}, {"min_score": 1.0}, "the first phase's score"),
         ({}, {"size": 10_001}, "up to 10,000 hits"),
-        ({"nested_path": "passages", "field": "passages.v"}, {}, "of nested passages"),
-        ({"kind": "sparse_vector", "dialect": "neural_sparse"}, {}, "approximately as it is"),
+        ({"targets": (PASSAGES,)}, {}, "of nested passages"),
+        ({"targets": (SEISMIC,)}, {}, "approximately as it is"),
     ],
 )
 def test_what_cannot_be_asked_in_two_phases(settings: dict[str, Any], how: dict[str, Any], reason: str) -> None:

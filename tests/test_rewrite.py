@@ -276,7 +276,7 @@ def test_several_fields_share_the_limit_of_clauses(lexical: Path) -> None:
     one, three = QueryRewriter.load(lexical), QueryRewriter.load(lexical, fields=["a", "b", "c"])
     assert len(one.encode(text).sparse or ()) == 1000
     assert len(three.encode(text).sparse or ()) == 333
-    assert replace(one, others=three.others).encode(text).dropped == 3000 - 333, "its copy has the same cache"
+    assert replace(one, targets=three.targets).encode(text).dropped == 3000 - 333, "its copy has the same cache"
 
 
 @pytest.mark.parametrize(

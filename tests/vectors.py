@@ -8,6 +8,7 @@ import numpy as np
 
 from bridge.encode.base import TokenVocabulary
 from bridge.records import SparseVector, Vocabulary
+from bridge.tokens import store_precision
 
 
 def vector_of(weights: Mapping[str, float]) -> SparseVector:
@@ -22,3 +23,8 @@ def sparse_vector(weights: Mapping[int, float] | Iterable[tuple[int, float]], vo
     ids = np.fromiter((i for i, _ in pairs), dtype=np.int32, count=len(pairs))
     values = np.fromiter((w for _, w in pairs), dtype=np.float32, count=len(pairs))
     return SparseVector(ids, values, vocabulary)
+
+
+def stored(vector: SparseVector) -> dict[str, float]:
+    """Token ─▶ weight, as an engine keeps it."""
+    return dict(zip(vector.tokens, store_precision(vector.weights).tolist(), strict=True))

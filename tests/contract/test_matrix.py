@@ -28,8 +28,9 @@ from bridge.records import Doc, SparseVector
 from bridge.rewrite import QueryRewriter
 from bridge.search import search
 from bridge.sources import open_source, text_of
-from bridge.tokens import Kind, dot, field_value, store_precision
+from bridge.tokens import Kind, dot, field_value
 from bridge.twophase import TwoPhase
+from tests.vectors import stored
 
 CORPUS = str(Path(register.__file__).parent / "demo_data")
 QUESTIONS = (
@@ -188,15 +189,18 @@ def library(any_engine: Engine, model: Path) -> Iterator[Library]:
 
     found = Library(any_engine, model, load_encoder(model), {})
     for number, (name, source) in enumerate(found.documents()):
-        fields = {path: kept(one) for path, one in source["vectors"].items()}
-        found.held[name] = Held(fields, [kept(one) for one in source["passages"]], number % 2 == 0)
+        fields = {path: stored(one) for path, one in source["vectors"].items()}
+        found.held[name] = Held(fields, [stored(one) for one in source["passages"]], number % 2 == 0)
     yield found
     for index in found.indices.values():
         any_engine.delete_index(index)
 
 
-def kept(vector: SparseVector) -> dict[str, float]:
-    return dict(zip(vector.tokens, store_precision(vector.weights).tolist(), strict=True))
+def row_of(name: str, engine: Engine) -> Row:
+    """The row, or a test that is skipped where `engine` has no such query."""
+    if f"{engine.product}-{engine.info().number}" not in ROWS[name].engines:
+        pytest.skip("this engine has no such query")
+    return ROWS[name]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -204,9 +208,7 @@ def kept(vector: SparseVector) -> dict[str, float]:
 def test_it_is_accepted_exact_and_ranked_as_the_scores_say(
     any_engine: Engine, library: Library, name: str, form: str
 ) -> None:
-    row = ROWS[name]
-    if f"{any_engine.product}-{any_engine.info().number}" not in row.engines:
-        pytest.skip("this engine has no such query")
+    row = row_of(name, any_engine)
     rewriter = library.rewriter(row, form)
     index = library.index(row.kind)
     if form == "two phases" and not row.exact:
@@ -244,9 +246,7 @@ def check(hits: list[tuple[str, float]], expected: Mapping[str, float]) -> None:
 @pytest.mark.parametrize("form", ["plain", "several fields", "nested passages"])
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.exact and not row.version])
 def test_the_tokens_make_the_score(any_engine: Engine, library: Library, name: str, form: str) -> None:
-    row = ROWS[name]
-    if f"{any_engine.product}-{any_engine.info().number}" not in row.engines:
-        pytest.skip("this engine has no such query")
+    row = row_of(name, any_engine)
     result = search(any_engine, library.index(row.kind), library.rewriter(row, form), QUESTIONS[0], size=SIZE)
     assert result.hits
     for hit in result.hits:
@@ -261,9 +261,7 @@ def test_the_longest_query_is_taken_beside_a_filter(
     any_engine: Engine, library: Library, name: str, fields: list[str], many: int | None
 ) -> None:
     """On an index with nested fields, of which an engine makes a clause of its own."""
-    row = ROWS[name]
-    if f"{any_engine.product}-{any_engine.info().number}" not in row.engines:
-        pytest.skip("this engine has no such query")
+    row = row_of(name, any_engine)
     rewriter = QueryRewriter.for_index(
         any_engine, library.index(row.kind), model=str(library.model), fields=fields, dialect=row.dialect
     )

@@ -24,8 +24,9 @@ from bridge.rewrite import QueryRewriter
 from bridge.search import sample_vectors, search
 from bridge.settings import EngineSettings
 from bridge.sources import open_source, text_of
-from bridge.tokens import dot, store_precision
+from bridge.tokens import dot
 from tests.nodes import running_node
+from tests.vectors import stored
 
 NODES = ("opensearch-2.19.1", "elasticsearch-7.17.29", "elasticsearch-9.2.0")
 EXPECTED_KIND = {
@@ -95,20 +96,17 @@ def test_scores_equal_the_local_dot_product(
     with open_source([CORPUS]) as source:
         documents = [item for item in source.read() if isinstance(item, Doc)]
     vectors = encoder.encode_document([text_of(document.source, TEXT_FIELDS) for document in documents])
-    stored = {
-        document.id: dict(zip(vector.tokens, store_precision(vector.weights).tolist(), strict=True))
-        for document, vector in zip(documents, vectors, strict=True)
-    }
+    weights_of = {document.id: stored(vector) for document, vector in zip(documents, vectors, strict=True)}
     for dialect in EXPECTED_DIALECTS[name]:
         rewriter = QueryRewriter.for_index(other, other_index, dialect=dialect)
         assert rewriter.kind == EXPECTED_KIND[name]
         for question in QUESTIONS:
             result = search(other, other_index, rewriter, question, size=10)
             weights = encoder.encode_query([question])[0].as_dict()
-            best = sorted((dot(weights, vector) for vector in stored.values()), reverse=True)[:10]
+            best = sorted((dot(weights, vector) for vector in weights_of.values()), reverse=True)[:10]
             assert [hit.score for hit in result.hits] == pytest.approx([score for score in best if score], rel=1e-6)
             for hit in result.hits:
-                assert hit.score == pytest.approx(dot(weights, stored[hit.id]), rel=1e-6)
+                assert hit.score == pytest.approx(dot(weights, weights_of[hit.id]), rel=1e-6)
                 assert sum(match.contribution for match in hit.matches) == pytest.approx(hit.score, rel=1e-6)
 
 

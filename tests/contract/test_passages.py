@@ -31,8 +31,9 @@ from bridge.rewrite import QueryRewriter
 from bridge.search import sample_vectors, search
 from bridge.settings import EngineSettings
 from bridge.sources import text_of
-from bridge.tokens import Kind, dot, field_value, store_precision
+from bridge.tokens import Kind, dot, field_value
 from tests.nodes import running_node
+from tests.vectors import stored
 
 NODES = ("opensearch-3.6.0", "opensearch-2.19.1", "elasticsearch-7.17.29", "elasticsearch-9.2.0")
 DIALECTS = {
@@ -177,9 +178,7 @@ def fill(library: Library) -> None:
         slices = [document.text[start:end] for start, end in document.passages]
         vectors = library.encoder.encode_document(slices)
         values = [field_value(vector, library.kind, library.engine.product) for vector in vectors]
-        library.weights[document.id] = [
-            dict(zip(vector.tokens, store_precision(vector.weights).tolist(), strict=True)) for vector in vectors
-        ]
+        library.weights[document.id] = [stored(vector) for vector in vectors]
         passages = [
             {"start": start, "end": end, "embedding": value}
             for (start, end), value in zip(document.passages, values, strict=True)
