@@ -13,7 +13,7 @@ from typing import Any
 from bridge import register
 from bridge.bulk import BulkOptions
 from bridge.encode import Encoder, load_encoder
-from bridge.encode.dense import DenseEncoder, load_dense
+from bridge.encode.dense import DenseEncoder, dense_options, load_dense
 from bridge.encode.load import ModelOrigin
 from bridge.engines import Engine, IndexState
 from bridge.errors import DocumentError, ModelMismatch, UsageError
@@ -153,8 +153,7 @@ def _dense(
     """The dense encoder that is named, else the index's own, loaded; None where there is neither."""
     wanted = options.register.dense
     own = (there.dense_encoder if there else None) or (wanted.fingerprint if wanted else None)
-    # A revision is the sparse model's repository's; an activation and a teacher are nothing to a dense encoder.
-    run = {key: value for key, value in options.run.items() if key not in ("revision", "activation", "teacher")}
+    run = dense_options(options.run)
     if options.dense:
         dense = load_dense(options.dense, **run)
         if own and dense.fingerprint != own:

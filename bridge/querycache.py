@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from bridge.records import EncodedQuery
 
@@ -46,3 +46,18 @@ class QueryCache:
             self._kept.move_to_end(key)
             if len(self._kept) > self.size:
                 self._kept.popitem(last=False)
+
+    def find(
+        self,
+        questions: Sequence[str],
+        key: Callable[[str], Hashable],
+        make: Callable[[list[str]], Iterable[EncodedQuery]],
+    ) -> list[EncodedQuery]:
+        """The queries of `questions`, in order: those that are kept, and what `make` makes of all others together."""
+        known = {question: self.get(key(question)) for question in questions}
+        found = {question: query for question, query in known.items() if query}
+        new = [question for question in known if question not in found]
+        for question, query in zip(new, make(new) if new else (), strict=True):
+            found[question] = query
+            self.put(key(question), query)
+        return [found[question] for question in questions]

@@ -189,6 +189,8 @@ class EncodedQuery:
     """Tokens that pruning removed."""
     pruned_mass: float = 0.0
     """The sum of their weights."""
+    words: str = ""
+    """What BM25 and a dense encoder read of a conversation; `text` where it is empty."""
 
 
 BulkResult = Literal["indexed", "unchanged", "deleted", "dead"]

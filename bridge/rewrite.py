@@ -23,6 +23,7 @@ from bridge.clauses import most_tokens
 from bridge.conversation import Conversation
 from bridge.dialects import Dialect
 from bridge.dialects import passages as _passages
+from bridge.dialects.hybrid import filtered
 from bridge.dialects.inside import Inside
 from bridge.encode import Encoder, load_encoder
 from bridge.errors import UsageError
@@ -30,7 +31,7 @@ from bridge.prune import Pruning
 from bridge.querycache import QueryCache
 from bridge.questions import Text as Text
 from bridge.questions import query_text as query_text
-from bridge.records import HASH_FIELD, VECTOR_FIELD, EncodedQuery, SparseVector
+from bridge.records import DENSE_FIELD, HASH_FIELD, TEXT_FIELDS, VECTOR_FIELD, DenseVector, EncodedQuery, SparseVector
 from bridge.settings import Product
 from bridge.targets import Target, clause_for, read_field, targets_of, unasked
 from bridge.tokens import Kind, by_ids, heaviest
@@ -38,6 +39,7 @@ from bridge.twophase import TwoPhase
 
 if TYPE_CHECKING:
     from bridge.engines import Engine
+    from bridge.hybrid import Asked, Hybrid
 
 MOST_PASSAGES = 100
 """The engines' own limit on the inner hits of a hit."""
@@ -55,10 +57,11 @@ class QueryRewriter:
         hidden: vector fields that are not asked, and do not come with a hit.
         inside: what encodes queries in the cluster itself; they are sent as text then.
         two_phase: light tokens only change the order of what heavy ones find; see `bridge.twophase`.
+        hybrid: what is asked beside the sparse fields, and how one ranking becomes of it; see `bridge.hybrid`.
         cache: the queries that were encoded last; ``QueryCache(0)`` keeps none.
 
     Raises:
-        UsageError, UnsupportedByEngine: `inside` does not go with the rest, or with the engine.
+        UsageError, UnsupportedByEngine: `inside` or `hybrid` does not go with the rest, or with the engine.
     """
 
     encoder: Encoder | None
@@ -71,9 +74,12 @@ class QueryRewriter:
     hidden: tuple[str, ...] = ()
     inside: Inside | None = None
     two_phase: TwoPhase | None = None
+    hybrid: Asked | None = None
     cache: QueryCache = dataclass_field(default_factory=QueryCache, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.hybrid and self.two_phase:
+            raise UsageError("a hybrid search asks each part in one phase; leave one of the two out")
         if self.inside is None:
             return
         if self.encoder:
@@ -99,6 +105,10 @@ class QueryRewriter:
         conversation: str = "auto",
         inside: Inside | None = None,
         two_phase: TwoPhase | None = None,
+        hybrid: Hybrid | str | None = None,
+        dense: str | None = None,
+        dense_field: str = DENSE_FIELD,
+        text_fields: Sequence[str] = TEXT_FIELDS,
         **options: Any,
     ) -> QueryRewriter:
         """A rewriter that asks no cluster: you say what the index is like.
@@ -117,6 +127,10 @@ class QueryRewriter:
             conversation: ``auto``, ``disco``, ``last``, ``all`` or ``rewrite``; see `query_text`.
             inside: what encodes queries in the cluster, instead of a model here.
             two_phase: ask in two phases; see `bridge.twophase`.
+            hybrid: what is asked beside the sparse fields, like ``bm25,dense``; see `bridge.hybrid.read_hybrid`.
+            dense: its dense encoder: a folder or a Hugging Face id.
+            dense_field: the field with dense vectors.
+            text_fields: where BM25 looks.
             options: device, precision and the rest, as for `bridge.load_encoder`.
 
         Raises:
@@ -136,15 +150,22 @@ class QueryRewriter:
         if not model and not inside:
             raise UsageError("name a model, or what encodes in the cluster")
         encoder = load_encoder(model, **options) if model else None
+        beside: Asked | None = None
+        if hybrid:
+            from bridge.hybrid import asked_offline
+
+            beside = asked_offline(product, number, hybrid, dense, dense_field, tuple(text_fields), **options)
         return cls(
             encoder,
             product,
             number,
             tuple(targets),
+            tuple(text_fields),
             pruning=pruning,
             conversation=form,
             inside=inside,
             two_phase=two_phase,
+            hybrid=beside,
         )
 
     @classmethod
@@ -160,6 +181,8 @@ class QueryRewriter:
         conversation: str = "auto",
         inside: Inside | None = None,
         two_phase: TwoPhase | None = None,
+        hybrid: Hybrid | str | None = None,
+        dense: str | None = None,
         **options: Any,
     ) -> QueryRewriter:
         """A rewriter for an index: field, kind, passages, version and model are read off the cluster.
@@ -172,6 +195,8 @@ class QueryRewriter:
                 wanted; the one that the bridge fills by default. Of an index that the bridge did not make these
                 and the model must be named.
             dialect: the best one of each field by default.
+            hybrid: what is asked beside the sparse fields, like ``bm25,dense``; see `bridge.hybrid.read_hybrid`.
+            dense: the dense encoder, where it is not to be had from where the index's documents got theirs.
             pruning, conversation, inside, two_phase, options: as for `load`. What the cluster encodes with cannot be
                 compared with the index's model: that they belong together is yours to know.
 
@@ -203,6 +228,11 @@ class QueryRewriter:
         spoken: Dialect | None = _one_of("dialect", dialect, get_args(Dialect)) if dialect else None
         asked = [read_field(one) for one in fields] or [(there.path if there else "", 1.0)]
         targets = targets_of(state.mappings, index, asked, info.product, info.version, spoken)
+        beside: Asked | None = None
+        if hybrid:
+            from bridge.hybrid import asked_of
+
+            beside = asked_of(engine, index, there, hybrid, dense, **options)
         return cls(
             encoder,
             info.product,
@@ -214,6 +244,7 @@ class QueryRewriter:
             unasked(state.mappings, targets),
             inside,
             two_phase,
+            beside,
         )
 
     @property
@@ -246,7 +277,7 @@ class QueryRewriter:
         Raises:
             UsageError: see `query_text`.
         """
-        return self._encoded([self.question(text, rewritten=rewritten)])[0]
+        return self._asked([text], self._encoded([self.question(text, rewritten=rewritten)]), rewritten)[0]
 
     def encode_many(self, texts: Iterable[Text]) -> list[EncodedQuery]:
         """The same of several, in order: a neural encoder takes them together.
@@ -254,7 +285,8 @@ class QueryRewriter:
         Raises:
             UsageError: see `query_text`.
         """
-        return self._encoded([self.question(text) for text in texts])
+        listed = list(texts)
+        return self._asked(listed, self._encoded([self.question(text) for text in listed]))
 
     async def encode_async(self, text: Text, *, rewritten: str | None = None) -> EncodedQuery:
         """The same as `encode`, for an event loop: what is not known yet is encoded on a thread of its own.
@@ -265,7 +297,7 @@ class QueryRewriter:
         # Whoever has no event loop is not to wait for its import: a tenth of a process's start.
         import asyncio
 
-        if isinstance(text, str) and (found := self.cache.get(self._key(text))):
+        if self.hybrid is None and isinstance(text, str) and (found := self.cache.get(self._key(text))):
             return found
         return await asyncio.to_thread(self.encode, text, rewritten=rewritten)
 
@@ -274,15 +306,34 @@ class QueryRewriter:
         return self.encoder and self.encoder.query_fingerprint, self.pruning, len(self.targets), question
 
     def _encoded(self, questions: Sequence[str]) -> list[EncodedQuery]:
-        if self.encoder is None:
+        encoder = self.encoder
+        if encoder is None:
             return [EncodedQuery(question, None) for question in questions]
-        known = {question: self.cache.get(self._key(question)) for question in questions}
-        found = {question: query for question, query in known.items() if query}
-        new = [question for question in known if question not in found]
-        for question, vector in zip(new, self.encoder.encode_query(new) if new else (), strict=True):
-            found[question] = self._cut(question, vector)
-            self.cache.put(self._key(question), found[question])
-        return [found[question] for question in questions]
+
+        def made(new: list[str]) -> Iterable[EncodedQuery]:
+            return map(self._cut, new, encoder.encode_query(new))
+
+        return self.cache.find(questions, self._key, made)
+
+    def _asked(
+        self, texts: Sequence[Text], queries: list[EncodedQuery], rewritten: str | None = None
+    ) -> list[EncodedQuery]:
+        """The queries, with what the other parts of a hybrid search ask."""
+        hybrid = self.hybrid
+        if hybrid is None:
+            return queries
+        form = self.conversation if self.conversation in ("last", "all", "rewrite") else "auto"
+        words = [query_text(None, text, form, rewritten=rewritten) for text in texts]
+        vectors: list[DenseVector | None] = [None] * len(words)
+        if encoder := hybrid.dense:
+
+            def made(new: list[str]) -> Iterable[EncodedQuery]:
+                rows = encoder.encode_query(new)
+                return (EncodedQuery(text, dense=DenseVector(row)) for text, row in zip(new, rows, strict=True))
+
+            vectors = [one.dense for one in self.cache.find(words, lambda text: (encoder.fingerprint, text), made)]
+        asked = zip(queries, words, vectors, strict=True)
+        return [replace(query, words=text, dense=vector) for query, text, vector in asked]
 
     def _cut(self, question: str, vector: SparseVector) -> EncodedQuery:
         pruned, mass = 0, 0.0
@@ -350,20 +401,19 @@ class QueryRewriter:
         self._check(passages, collapse)
         _check_page(size, start, min_score)
         encoded = self.beside(encoded, filter)
+        if self.hybrid:
+            self.check_hybrid(min_score=min_score, collapse=collapse, passages=passages)
+            depth = self.hybrid.how.candidates(start + size)
+            fused = self.hybrid.fused(self.engine, self._pieces(encoded, depth, filter), depth)
+            return {"size": size, "_source": self._source(explain), **fused} | ({"from": start} if start else {})
         light: SparseVector | None = None
         if self.two_phase and encoded.sparse:
             self._check_two_phase(collapse, min_score)
             heavy, light = self.two_phase.part(encoded.sparse)
             encoded = replace(encoded, sparse=heavy)
         clause = self.query(encoded, size=start + size, passages=passages, explain=explain)
-        if filter:
-            clause = {"bool": {"should": [clause], "minimum_should_match": 1, "filter": [dict(filter)]}}
-        # What explains a passage comes with it, by its inner hits.
-        unread = [one.outermost for one in self.targets if one.nested_path or not explain]
-        unread += [path for path in self.hidden if not any(path.startswith(f"{whole}.") for whole in unread)]
-        source: dict[str, Any] = {"excludes": [*dict.fromkeys(unread), HASH_FIELD]}
-        if explain:
-            source |= self._unhidden
+        clause = filtered(clause, filter)
+        source = self._source(explain)
         found = {"size": size, "query": clause, "_source": source}
         if light and self.two_phase:
             found["rescore"] = self.two_phase.rescore(
@@ -381,11 +431,59 @@ class QueryRewriter:
             found["collapse"] = _passages.collapse(collapse, inner)
         return found
 
+    def parts(
+        self,
+        encoded: EncodedQuery,
+        *,
+        size: int = 10,
+        start: int = 0,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+    ) -> list[dict[str, Any]]:
+        """The search bodies of a hybrid search's parts, for one `_msearch`; `bridge.hybrid.fuse` fuses the answers.
+
+        Raises:
+            UsageError: this rewriter makes no hybrid searches, or the page is out of range.
+        """
+        if self.hybrid is None:
+            raise UsageError("only a hybrid search has parts; name them with hybrid")
+        _check_page(size, start, None)
+        depth = self.hybrid.how.candidates(start + size)
+        pieces = self._pieces(self.beside(encoded, filter), depth, filter)
+        return [{"size": depth, "_source": False, **piece} for piece in pieces]
+
+    def _pieces(
+        self,
+        encoded: EncodedQuery,
+        depth: int,
+        filter: Mapping[str, Any] | None,  # noqa: A002
+    ) -> list[dict[str, Any]]:
+        asked = cast("Asked", self.hybrid)
+        return asked.pieces(self.engine, self.query(encoded, size=depth), encoded, depth, filter)
+
+    def _source(self, explain: bool) -> dict[str, Any]:
+        # What explains a passage comes with it, by its inner hits.
+        unread = [one.outermost for one in self.targets if one.nested_path or not explain]
+        unread += [path for path in self.hidden if not any(path.startswith(f"{whole}.") for whole in unread)]
+        source: dict[str, Any] = {"excludes": [*dict.fromkeys(unread), HASH_FIELD]}
+        return source | self._unhidden if explain else source
+
     @property
     def _unhidden(self) -> dict[str, bool]:
         # From 9.2 on Elasticsearch leaves vectors out of what it returns, unless asked by name or so.
         newer = self.engine == "elasticsearch" and self.version >= (9, 2)
         return {"exclude_vectors": False} if newer else {}
+
+    def check_hybrid(self, *, min_score: float | None = None, collapse: str | None = None, passages: int = 0) -> None:
+        """Raises UsageError for what a hybrid search cannot do."""
+        if min_score is not None:
+            raise UsageError("min_score would be compared with each part's scores, not the fused one; leave it out")
+        if collapse:
+            raise UsageError("engines do not collapse what they fuse; leave collapse out of a hybrid search")
+        if passages:
+            raise UsageError(
+                "the passages of a hybrid search's hits come in a second request: bridge search and "
+                "bridge.search.search make it"
+            )
 
     def _check_two_phase(self, collapse: str | None, min_score: float | None) -> None:
         if collapse:

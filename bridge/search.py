@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bridge.dialects.passages import INNER_HITS
 from bridge.engines import Engine
 from bridge.errors import DocumentError
+from bridge.hybrid import Asked, fuse
 from bridge.records import EncodedQuery, Hit, PassageHit, TokenScore
 from bridge.rewrite import QueryRewriter, Text
 from bridge.sources import text_of
@@ -18,7 +19,10 @@ from bridge.tokens import by_ids, document_weights
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, best first; `body` is what was asked, `took` the engine's own milliseconds."""
+    """Hits, best first; `body` is what was asked, `took` the engine's own milliseconds.
+
+    Where the parts of a hybrid search were fused here, `body` holds the search of each under ``parts``.
+    """
 
     query: EncodedQuery
     body: Mapping[str, Any]
@@ -62,6 +66,17 @@ def search(
     encoded = rewriter.beside(rewriter.encode(text, rewritten=rewritten), filter)
     if matches and rewriter.nested_path:
         passages = passages or 1
+    if hybrid := rewriter.hybrid:
+        rewriter.check_hybrid(min_score=min_score, collapse=collapse)
+        page: dict[str, Any] = {"size": size, "start": start, "filter": filter}
+        ranked, body, took = _ranked(engine, index, rewriter, hybrid, encoded, page)
+        explain = matches and "sparse" in hybrid.how.names
+        best = [Hit(name, score, {}) for name, score in ranked]
+        if ranked and (fields or explain):
+            shown = {"passages": passages, "explain": explain}
+            best, more = _shown(engine, index, replace(rewriter, hybrid=None), encoded, ranked, shown)
+            took += more
+        return SearchResult(encoded, body, tuple(best), took)
     how: dict[str, Any] = {
         "size": size, "start": start, "min_score": min_score, "filter": filter, "passages": passages,
         "collapse": collapse,
@@ -76,6 +91,45 @@ def search(
     asking = Asking(encoded, rewriter)
     hits = tuple(_hit(found, asking) for found in answer["hits"]["hits"])
     return SearchResult(encoded, rewriter.body(encoded, **how), hits, int(answer.get("took", 0)))
+
+
+def _ranked(
+    engine: Engine, index: str, rewriter: QueryRewriter, hybrid: Asked, encoded: EncodedQuery, page: dict[str, Any]
+) -> tuple[list[tuple[str, float]], dict[str, Any], int]:
+    """The page's ids and scores, what was asked, and the engine's milliseconds."""
+    if hybrid.by_engine:
+        body = rewriter.body(encoded, **page)
+        answer = engine.search(index, body | {"_source": False})
+        return _ranking(answer), body, int(answer.get("took", 0))
+    parts = rewriter.parts(encoded, **page)
+    answers = engine.msearch(index, parts)
+    start, end = page["start"], page["start"] + page["size"]
+    took = max((int(answer.get("took", 0)) for answer in answers), default=0)
+    return fuse(list(map(_ranking, answers)), hybrid.how)[start:end], {"parts": parts}, took
+
+
+def _shown(
+    engine: Engine,
+    index: str,
+    rewriter: QueryRewriter,
+    encoded: EncodedQuery,
+    ranked: list[tuple[str, float]],
+    how: dict[str, Any],
+) -> tuple[list[Hit], int]:
+    """The hits of a ranking with their documents, asked for in one request more, and its milliseconds."""
+    ids = {"ids": {"values": [name for name, _ in ranked]}}
+    body = rewriter.body(encoded, size=len(ranked), filter=ids, **how)
+    # Also those that no sparse field has found.
+    body["query"]["bool"]["minimum_should_match"] = 0
+    answer = engine.search(index, body)
+    asking = Asking(encoded, rewriter)
+    found = {one["_id"]: _hit(one, asking) for one in answer["hits"]["hits"]}
+    hits = [replace(found[name], score=score) for name, score in ranked if name in found]
+    return hits if how["explain"] else [replace(hit, matches=()) for hit in hits], int(answer.get("took", 0))
+
+
+def _ranking(answer: Mapping[str, Any]) -> list[tuple[str, float]]:
+    return [(hit["_id"], float(hit["_score"] or 0.0)) for hit in answer["hits"]["hits"]]
 
 
 class Asking:

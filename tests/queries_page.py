@@ -57,6 +57,25 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         "The same is done by the search pipeline of `bridge register --two-phase`, for `neural_sparse` on OpenSearch.",
         ("opensearch-two-phase", "elasticsearch-two-phase"),
     ),
+    "Hybrid search": (
+        "`--hybrid bm25,dense`: other ways of asking beside the sparse fields, each with a weight if wanted "
+        "(`bm25^0.5`; `sparse^0` leaves the sparse fields out), fused into one ranking of the best `--depth` hits of "
+        "each part. `--fusion linear` brings each part's scores to 0..1 and takes their weighted mean, `--fusion rrf` "
+        "counts ranks. On OpenSearch 2.19 and newer the pipeline that fuses comes with the query; `--pipeline` names "
+        "one of the cluster's instead, like that of `bridge register --dense`.",
+        (
+            "opensearch-hybrid",
+            "opensearch-hybrid-weighted",
+            "opensearch-hybrid-rrf",
+            "opensearch-hybrid-pipeline",
+        ),
+    ),
+    "Hybrid search on Elasticsearch": (
+        "8.18 and newer with an Enterprise licence, or on trial, by retrievers. They were checked against the "
+        "published API specification, not run: no node of the tests has them. Elsewhere, and with `--fuse client`, "
+        "the parts are asked in one `_msearch` and fused by the same formulas here; that is tested on every engine.",
+        ("elasticsearch-hybrid", "elasticsearch-hybrid-rrf"),
+    ),
     "Encoders in the cluster": (
         "`--analyzer`, `--model-id` and `--inference-id` send the text, for those who run the encoder inside. "
         "Nothing is loaded, pruned or explained here, and no limit of tokens is kept.",

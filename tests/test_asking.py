@@ -77,3 +77,43 @@ def test_search(bridge: Bridge, index: str, opensearch_url: str, tmp_path: Path)
     assert code == 0
     assert "pruning took 2 of 3 tokens" in err
     assert "--turn 'rain in the evening'" in err
+
+
+def test_a_hybrid_body(bridge: Bridge, fails: Fails, model: str) -> None:
+    arguments = ["rewrite", "weather in ny", "--model", model, "--json"]
+    code, out, err = bridge(*arguments, "--hybrid", "bm25^2", "--depth", "40", "--text-field", "body")
+    body = json.loads(out)
+    sparse, words = body["query"]["hybrid"]["queries"]
+    assert (code, err, body["query"]["hybrid"]["pagination_depth"]) == (0, "", 40)
+    assert set(sparse["neural_sparse"]["embedding"]["query_tokens"]) == {"weather", "in", "ny"}
+    assert (words["multi_match"]["query"], words["multi_match"]["fields"]) == ("weather in ny", ["body"])
+    (processor,) = body["search_pipeline"]["phase_results_processors"]
+    weights = processor["normalization-processor"]["combination"]["parameters"]["weights"]
+    assert weights == pytest.approx([1 / 3, 2 / 3])
+    # Of a conversation the other parts read words: the last question.
+    talked = json.loads(bridge(*arguments, "--hybrid", "bm25", *TURNS, "--conversation", "disco")[1])
+    assert talked["query"]["hybrid"]["queries"][1]["multi_match"]["query"] == "weather in ny"
+    arguments.pop()
+    assert "name its parts with --hybrid" in fails(2, *arguments, "--pipeline", "own")
+    assert "name it with --dense" in fails(2, *arguments, "--hybrid", "dense")
+    assert "is no part of a hybrid search" in fails(2, *arguments, "--hybrid", "lexical")
+    assert "bridge search" in fails(1, *arguments, "--hybrid", "bm25", "--fuse", "client")
+
+
+def test_a_hybrid_search_and_its_figures(bridge: Bridge, index: str, opensearch_url: str, tmp_path: Path) -> None:
+    rows = [{"_id": "1", "text": "Sun in the morning."}, {"_id": "2", "text": "Rain in the evening, no sun."}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert bridge("ingest", index, "a.jsonl", url=opensearch_url)[0] == 0
+    for fuse in ("engine", "client"):
+        asked = ["search", index, "evening rain", "--hybrid", "bm25", "--fusion", "rrf", "--fuse", fuse]
+        (hit,) = json.loads(bridge(*asked, "--json", url=opensearch_url)[1])["hits"]
+        assert (hit["id"], hit["score"], set(hit["tokens"])) == (
+            "2",
+            pytest.approx(2 / 61, rel=1e-5),
+            {"evening", "rain"},
+        )
+    (tmp_path / "judged" / "qrels").mkdir(parents=True)
+    (tmp_path / "judged" / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "rain"}) + "\n")
+    (tmp_path / "judged" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t2\t1\n")
+    measured = ["evaluate", index, "judged", "--hybrid", "bm25", "--json"]
+    assert json.loads(bridge(*measured, url=opensearch_url)[1])["ndcg@10"] == 1

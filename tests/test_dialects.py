@@ -20,8 +20,9 @@ from bridge.dialects import DIALECTS, Dialect, check, default_dialect, elasticse
 from bridge.dialects.inside import Inside
 from bridge.encode.base import TokenVocabulary
 from bridge.errors import UnsupportedByEngine, UsageError
+from bridge.hybrid import Asked, read_hybrid
 from bridge.prune import Pruning
-from bridge.records import EncodedQuery, SparseVector
+from bridge.records import DenseVector, EncodedQuery, SparseVector
 from bridge.rewrite import QueryRewriter
 from bridge.settings import Product
 from bridge.targets import Target, read_field
@@ -89,6 +90,13 @@ ENGINES: tuple[tuple[Product, tuple[int, ...], Kind], ...] = (
     ("opensearch", (3, 6, 0), "rank_features"),
     ("elasticsearch", (9, 2, 0), "sparse_vector"),
 )
+FILTER = {"filter": {"term": {"lang": "de"}}}
+HYBRID = {
+    "linear": read_hybrid("bm25,dense"),
+    "weighted": read_hybrid("sparse^2,bm25"),
+    "rrf": read_hybrid("bm25,dense", fusion="rrf"),
+    "pipeline": read_hybrid("bm25", pipeline="articles-hybrid"),
+}
 BOOSTED = {"fields": ("embedding^2", "title_embedding^0.5")}
 WHOLE: dict[str, tuple[Product, tuple[int, ...], Kind, dict[str, Any], dict[str, Any]]] = {
     "opensearch-fields": ("opensearch", (3, 6, 0), "rank_features", BOOSTED, {}),
@@ -103,6 +111,12 @@ WHOLE: dict[str, tuple[Product, tuple[int, ...], Kind, dict[str, Any], dict[str,
     "elasticsearch-inference": (
         "elasticsearch", (9, 2, 0), "sparse_vector", {"inside": Inside(inference_id="my-elser")}, {}
     ),
+    "opensearch-hybrid": ("opensearch", (3, 6, 0), "rank_features", {"hybrid": HYBRID["linear"]}, FILTER),
+    "opensearch-hybrid-weighted": ("opensearch", (3, 6, 0), "rank_features", {"hybrid": HYBRID["weighted"]}, {}),
+    "opensearch-hybrid-rrf": ("opensearch", (3, 6, 0), "rank_features", {"hybrid": HYBRID["rrf"]}, {}),
+    "opensearch-hybrid-pipeline": ("opensearch", (3, 6, 0), "rank_features", {"hybrid": HYBRID["pipeline"]}, {}),
+    "elasticsearch-hybrid": ("elasticsearch", (9, 2, 0), "sparse_vector", {"hybrid": HYBRID["linear"]}, FILTER),
+    "elasticsearch-hybrid-rrf": ("elasticsearch", (9, 2, 0), "sparse_vector", {"hybrid": HYBRID["rrf"]}, {}),
 }  # fmt: skip
 """Golden file ─▶ engine, version, kind, the rewriter's own settings, and the arguments of `QueryRewriter.body`."""
 
@@ -134,9 +148,13 @@ def test_the_whole_body_is_the_golden_one(name: str) -> None:
     own, dialect = dict(settings), default_dialect(product, version, kind)
     fields = map(read_field, own.pop("fields", ("embedding",)))
     targets = tuple(Target(path, kind, dialect, boost) for path, boost in fields)
+    if "hybrid" in own:
+        own["hybrid"] = Asked(own["hybrid"], by_engine=True, text_fields=("title", "text"))
     encoder = None if "inside" in own else AnyTokens()
     one = QueryRewriter(encoder, product, version, targets, **own)
-    body = one.body(EncodedQuery("weather in ny", None if encoder is None else vector_of(WEATHER)), size=5, **how)
+    vector = None if encoder is None else vector_of(WEATHER)
+    dense = DenseVector(np.array([0.5, -0.25, 0.75], np.float32))
+    body = one.body(EncodedQuery("weather in ny", vector, dense), size=5, **how)
     check_golden(name, body)
 
 

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from bridge.cli.common import BridgeCommand, State, all_of, model_options, pass_state, run_options
+from bridge.cli.fusing import hybrid_of, hybrid_options
 from bridge.errors import UsageError
 from bridge.records import Turn
 
@@ -161,6 +162,23 @@ def say_of_query(state: State, /, encoded: EncodedQuery) -> None:
 @conversation_option
 @_two_phase
 @_inside
+@hybrid_options
+@click.option(
+    "--dense-field",
+    default="dense",
+    show_default=True,
+    metavar="FIELD",
+    help="Without --index: the field with dense vectors.",
+)
+@click.option(
+    "--text-field",
+    "text_fields",
+    multiple=True,
+    metavar="FIELD",
+    default=("title", "text"),
+    show_default=True,
+    help="Without --index: where BM25 looks; repeated.",
+)
 @model_options
 @pass_state
 def rewrite(state: State, /, text: str, model: str | None, index: str | None, **options: Any) -> int:
@@ -212,6 +230,8 @@ def _asking(options: dict[str, Any]) -> dict[str, Any]:
         "conversation": options["conversation"],
         "inside": _inside_of(options),
         "two_phase": _two_phase_of(options),
+        "hybrid": hybrid_of(options),
+        "dense": options["dense"],
         **run_options(options),
     }
 
@@ -229,6 +249,8 @@ def _offline(state: State, /, model: str | None, options: dict[str, Any]) -> Que
         version=version,
         kind=kind,
         nested_path=options["nested_path"],
+        dense_field=options["dense_field"],
+        text_fields=options["text_fields"],
         **_asking(options),
     )
 
@@ -250,6 +272,7 @@ def _offline(state: State, /, model: str | None, options: dict[str, Any]) -> Que
 @conversation_option
 @_two_phase
 @_inside
+@hybrid_options
 @model_options
 @pass_state
 def search(state: State, /, index: str, text: str, model: str | None, **options: Any) -> int:

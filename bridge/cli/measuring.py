@@ -13,6 +13,7 @@ import click
 
 from bridge.cli.asking import prune_option, pruning_of
 from bridge.cli.common import BridgeCommand, State, model_options, pass_state, run_options
+from bridge.cli.fusing import hybrid_of, hybrid_options
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ _path = click.Path(path_type=Path)
 @click.option("--run", "run_file", type=_path, metavar="FILE", help="Write the hits as a TREC run.")
 @click.option("--per-query", type=_path, metavar="FILE", help="Write each query's figures as TSV.")
 @click.option("--compare", type=_path, metavar="RUN", help="Test the difference from this TREC run, query by query.")
+@hybrid_options
 @model_options
 @pass_state
 def evaluate(state: State, /, index: str, folder: Path, **options: Any) -> int:
@@ -79,6 +81,8 @@ def evaluate(state: State, /, index: str, folder: Path, **options: Any) -> int:
             model=options["model"],
             dialect=options["dialect"],
             pruning=pruning_of(options["prune"]),
+            hybrid=hybrid_of(options),
+            dense=options["dense"],
             **run_options(options),
         )
         for form in forms:

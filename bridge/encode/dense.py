@@ -8,7 +8,7 @@ passage), or else as sentence-transformers reads it: the mean of the tokens' sta
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -163,6 +163,14 @@ class DenseEncoder:
         except ImportError:
             raise MissingExtra(f"encoding with {self.name}", "encode") from None
         return TorchDense(self.recipe, self.options)
+
+
+def dense_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `load_dense` takes of the options for a sparse model that is loaded beside it.
+
+    A revision is of the sparse model's repository; an activation and a teacher are nothing to a dense encoder.
+    """
+    return {key: value for key, value in options.items() if key not in ("revision", "activation", "teacher")}
 
 
 def load_dense(

@@ -86,7 +86,12 @@ def error_of_status(status: int, answer: Any, what: str) -> EngineError:
         if "read_only_allow_delete" in reason or "read-only-allow-delete" in reason:
             return IndexReadOnly(f"{what}: the index is blocked for writing: {reason}", status=status)
         return EngineBusy(f"{what}: the engine asks to wait ({status}): {reason}", status=status)
+    if status == 400 and _NO_PIPELINE.search(reason):
+        reason += "; put it there (bridge register puts an index's own), or name another one"
     return RequestRejected(f"{what}: the engine refused it ({status}): {reason}", status=status)
+
+
+_NO_PIPELINE = re.compile(r"^Pipeline \S+ is not defined$")
 
 
 def reason_of(answer: Any) -> str:

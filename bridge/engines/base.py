@@ -43,6 +43,8 @@ class Capabilities:
     two_phase: bool = False
     dense: bool = False
     """`knn_vector` or `dense_vector` fields are to be had."""
+    hybrid: bool = False
+    """Parts of a hybrid search are fused by the engine: OpenSearch 2.19; Elasticsearch 8.18, where its licence is."""
     points_in_time: bool = False
     """An index can be read as it was at one moment (OpenSearch 2.4, Elasticsearch 7.10)."""
     hidden_vectors: bool = False
@@ -163,6 +165,10 @@ class Engine(ABC):
         except (RequestRejected, EngineForbidden, IndexNotFound):
             return None
         return frozenset(str(row.get("component")) for row in rows) if isinstance(rows, list) else None
+
+    def fuses(self) -> bool:
+        """Whether the parts of a hybrid search may be fused here: what the version can, the licence may forbid."""
+        return self.info().capabilities.hybrid
 
     def health(self) -> str:
         """``green``, ``yellow`` or ``red``."""
@@ -294,6 +300,20 @@ class Engine(ABC):
     def search(self, name: str, body: Json, params: Mapping[str, str] | None = None) -> Json:
         answer: Json = self.request("POST", f"/{path_part(name)}/_search", params=params, body=encode(body))
         return answer
+
+    def msearch(self, name: str, bodies: Iterable[Json]) -> list[Json]:
+        """Several searches of one index in one request; their answers, in order.
+
+        Raises:
+            EngineError: one of them was refused.
+        """
+        lines = b"".join(b"{}\n%b\n" % encode(body) for body in bodies)
+        answer = self.request("POST", f"/{path_part(name)}/_msearch", body=lines, ndjson=True)
+        found: list[Json] = answer["responses"]
+        for one in found:
+            if "error" in one:
+                raise error_of_status(int(one.get("status", 500)), one, f"POST /{name}/_msearch")
+        return found
 
 
 def basic_token(settings: EngineSettings) -> str:

@@ -11,7 +11,7 @@ from elasticsearch import ApiError, Elasticsearch, UnsupportedProductError
 
 from bridge.engines.answers import error_of_status, not_an_engine, timed_out, tls_failed, unreachable
 from bridge.engines.base import MAX_CONNECTIONS, Capabilities, Engine, basic_token, encode, path_part
-from bridge.errors import EngineError, NotAnEngine, SettingsError
+from bridge.errors import EngineError, EngineForbidden, IndexNotFound, NotAnEngine, RequestRejected, SettingsError
 from bridge.settings import EngineSettings
 
 
@@ -75,6 +75,17 @@ class ElasticsearchEngine(Engine):
     def close(self) -> None:
         self._client.close()
 
+    def fuses(self) -> bool:
+        return super().fuses() and self._licence() in ("trial", "enterprise")
+
+    def _licence(self) -> str | None:
+        try:
+            found = self.request("GET", "/_license")["license"]
+        except (RequestRejected, EngineForbidden, IndexNotFound):
+            # A build without licences, or a user who may not know: what needs one is not counted on.
+            return None
+        return str(found["type"]) if found["status"] == "active" else None
+
     def open_point(self, index: str, shard: int, keep_alive: str) -> str:
         params = {"keep_alive": keep_alive, "preference": f"_shards:{shard}"}
         return str(self.request("POST", f"/{path_part(index)}/_pit", params=params)["id"])
@@ -89,6 +100,7 @@ class ElasticsearchEngine(Engine):
             sparse_vector_field=version >= (8, 11, 0),
             sparse_vector_query=version >= (8, 15, 0),
             dense=version >= (8, 0, 0),
+            hybrid=version >= (8, 18, 0),
             points_in_time=version >= (7, 10, 0),
             hidden_vectors=version >= (9, 2, 0),
         )

@@ -104,6 +104,7 @@ class OpenSearchEngine(Engine):
             search_pipelines=version >= (2, 9, 0),
             two_phase=neural and version >= (2, 15, 0),
             dense=has("opensearch-knn"),
+            hybrid=neural and version >= (2, 19, 0),
             points_in_time=version >= (2, 4, 0),
         )
 

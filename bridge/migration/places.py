@@ -9,7 +9,7 @@ from typing import Any
 
 from bridge.bulk import BulkOptions
 from bridge.encode import load_encoder
-from bridge.encode.dense import load_dense
+from bridge.encode.dense import dense_options, load_dense
 from bridge.engines import Engine, IndexState
 from bridge.engines.shards import aliases_of, given_aliases, metas_of
 from bridge.errors import IndexConflict, IndexNotFound, ModelMismatch, UsageError
@@ -110,7 +110,7 @@ def load_models(engine: Engine, place: Place, options: MigrateOptions) -> tuple[
     check_whole(place.current, there)
     encoder = load_encoder(options.model, **options.run)
     encoder.encode_document([""])  # a query-only model says so before anything is written
-    run = {key: value for key, value in options.run.items() if key not in ("revision", "activation", "teacher")}
+    run = dense_options(options.run)
     dense = None
     if options.dense:
         dense = load_dense(options.dense, **run)
