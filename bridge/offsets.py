@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+class Span(NamedTuple):
+    """A token that a text's own words give, and where it stands there: from character `start` to before `end`."""
+
+    token: str
+    start: int
+    end: int
 
 
 class TokenOffsets(Protocol):

@@ -14,7 +14,7 @@ import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import msgspec
 
@@ -40,6 +40,9 @@ from bridge.twophase import TwoPhase
 if TYPE_CHECKING:
     from bridge.engines import Engine
     from bridge.hybrid import Asked, Hybrid
+
+Explain = Literal["vectors", "engine"]
+"""What says which token made what of a score: the stored vectors, or the engine."""
 
 MOST_PASSAGES = 100
 """The engines' own limit on the inner hits of a hit."""
@@ -352,7 +355,7 @@ class QueryRewriter:
         return replace(encoded, sparse=vector, dropped=encoded.dropped + dropped)
 
     def query(
-        self, encoded: EncodedQuery, *, size: int = 10, passages: int = 0, explain: bool = False
+        self, encoded: EncodedQuery, *, size: int = 10, passages: int = 0, explain: Explain | None = None
     ) -> dict[str, Any]:
         """The query clause alone; a query without any token matches nothing.
 
@@ -375,11 +378,11 @@ class QueryRewriter:
 
         return clause_for(self.targets, ask, inner)
 
-    def _inner_hits(self, passages: int, explain: bool) -> dict[str, Any]:
+    def _inner_hits(self, passages: int, explain: Explain | None) -> dict[str, Any]:
         vectors = [target.path for target in self.targets if target.nested_path == self.nested_path]
-        read = [f"{self.nested_path}.start", f"{self.nested_path}.end", *(vectors if explain else [])]
-        source = {"includes": read, **self._unhidden} if explain else {"includes": read}
-        return _passages.inner_hits(passages, source)
+        read = [f"{self.nested_path}.start", f"{self.nested_path}.end", *(vectors if explain == "vectors" else [])]
+        source = {"includes": read, **self._unhidden} if explain == "vectors" else {"includes": read}
+        return _passages.inner_hits(passages, source, explain=explain == "engine")
 
     def body(
         self,
@@ -391,12 +394,12 @@ class QueryRewriter:
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         passages: int = 0,
         collapse: str | None = None,
-        explain: bool = False,
+        explain: Explain | None = None,
     ) -> dict[str, Any]:
         """The search body of an encoded query; see `rewrite`.
 
-        With `explain` the stored vectors come along, of documents or of the `passages`: they say which token made
-        what of a score.
+        With `explain` comes along, of documents or of the `passages`, what says which token made what of a score: the
+        stored ``vectors``, or the ``engine``'s own explanation.
         """
         self._check(passages, collapse)
         _check_page(size, start, min_score)
@@ -415,6 +418,8 @@ class QueryRewriter:
         clause = filtered(clause, filter)
         source = self._source(explain)
         found = {"size": size, "query": clause, "_source": source}
+        if explain == "engine":
+            found["explain"] = True
         if light and self.two_phase:
             found["rescore"] = self.two_phase.rescore(
                 light, lambda some: self._clause(encoded.text, some, start + size), start + size
@@ -424,8 +429,9 @@ class QueryRewriter:
         if min_score is not None:
             found["min_score"] = min_score
         if collapse:
-            inner = _passages.inner_hits(passages, source) if passages and not self.nested_path else None
-            if inner and explain and self._unhidden:
+            wanted = passages and not self.nested_path
+            inner = _passages.inner_hits(passages, source, explain=explain == "engine") if wanted else None
+            if inner and explain == "vectors" and self._unhidden:
                 # There, no _source of an inner hit has its vector.
                 inner["fields"] = [target.path for target in self.targets if not target.nested_path]
             found["collapse"] = _passages.collapse(collapse, inner)
@@ -460,12 +466,12 @@ class QueryRewriter:
         asked = cast("Asked", self.hybrid)
         return asked.pieces(self.engine, self.query(encoded, size=depth), encoded, depth, filter)
 
-    def _source(self, explain: bool) -> dict[str, Any]:
+    def _source(self, explain: Explain | None) -> dict[str, Any]:
         # What explains a passage comes with it, by its inner hits.
-        unread = [one.outermost for one in self.targets if one.nested_path or not explain]
+        unread = [one.outermost for one in self.targets if one.nested_path or explain != "vectors"]
         unread += [path for path in self.hidden if not any(path.startswith(f"{whole}.") for whole in unread)]
         source: dict[str, Any] = {"excludes": [*dict.fromkeys(unread), HASH_FIELD]}
-        return source | self._unhidden if explain else source
+        return source | self._unhidden if explain == "vectors" else source
 
     @property
     def _unhidden(self) -> dict[str, bool]:

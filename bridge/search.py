@@ -8,11 +8,10 @@ from typing import Any
 
 from bridge.dialects.passages import INNER_HITS
 from bridge.engines import Engine
-from bridge.errors import DocumentError
+from bridge.explain import from_engine, known_text
 from bridge.hybrid import Asked, fuse
 from bridge.records import EncodedQuery, Hit, PassageHit, TokenScore
-from bridge.rewrite import QueryRewriter, Text
-from bridge.sources import text_of
+from bridge.rewrite import Explain, QueryRewriter, Text
 from bridge.targets import Target
 from bridge.tokens import by_ids, document_weights
 
@@ -45,6 +44,7 @@ def search(
     passages: int = 0,
     collapse: str | None = None,
     rewritten: str | None = None,
+    explained_by: Explain | None = None,
 ) -> SearchResult:
     """Rewrite `text`, run it, and (with `matches`) read the stored vectors of the hits to explain them.
 
@@ -53,9 +53,12 @@ def search(
         start: how many of the best hits to pass over.
         min_score: hits below it are left out.
         filter: a query clause that hits must match.
-        matches: fill each hit's `matches`; costs the transfer of the vectors. Where documents keep passages, those
-            are of the best one, which comes along.
+        matches: fill each hit's `matches`. Where documents keep passages, those are of the best one, which comes
+            along.
         fields: fill each hit's `source`.
+        explained_by: what `matches` are read off: the stored ``vectors``, which cost their transfer, or the
+            ``engine``'s own explanation, which costs it time and needs no stored vectors. By default the engine where
+            the cluster encodes the query, else the vectors.
         passages, collapse, rewritten: see `QueryRewriter.rewrite`; passages fill each hit's `passages`, with their
             text where `fields` are read and the text fields known.
 
@@ -64,13 +67,14 @@ def search(
         EngineError: as the engine answers.
     """
     encoded = rewriter.beside(rewriter.encode(text, rewritten=rewritten), filter)
-    if matches and rewriter.nested_path:
+    explain: Explain | None = (explained_by or ("vectors" if rewriter.encoder else "engine")) if matches else None
+    if explain and rewriter.nested_path:
         passages = passages or 1
     if hybrid := rewriter.hybrid:
         rewriter.check_hybrid(min_score=min_score, collapse=collapse)
         page: dict[str, Any] = {"size": size, "start": start, "filter": filter}
         ranked, body, took = _ranked(engine, index, rewriter, hybrid, encoded, page)
-        explain = matches and "sparse" in hybrid.how.names
+        explain = explain if "sparse" in hybrid.how.names else None
         best = [Hit(name, score, {}) for name, score in ranked]
         if ranked and (fields or explain):
             shown = {"passages": passages, "explain": explain}
@@ -81,12 +85,12 @@ def search(
         "size": size, "start": start, "min_score": min_score, "filter": filter, "passages": passages,
         "collapse": collapse,
     }  # fmt: skip
-    asked = rewriter.body(encoded, explain=matches, **how)
+    asked = rewriter.body(encoded, explain=explain, **how)
     if not fields:
         # Whether vectors may come at all is said here for the passages, too.
         vectors = [target.path for target in rewriter.targets if not target.nested_path]
-        nothing = asked["_source"] | {"excludes": ["*"]} if matches else False
-        asked["_source"] = vectors if matches and vectors else nothing
+        nothing = asked["_source"] | {"excludes": ["*"]} if explain else False
+        asked["_source"] = vectors if explain == "vectors" and vectors else nothing
     answer = engine.search(index, asked)
     asking = Asking(encoded, rewriter)
     hits = tuple(_hit(found, asking) for found in answer["hits"]["hits"])
@@ -133,7 +137,7 @@ def _ranking(answer: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 class Asking:
-    """A query's weights under the keys of what is stored, to tell what each token made of a score."""
+    """A query's weights, to tell what each token made of a score: by the engine's explanation, or by stored vectors."""
 
     def __init__(self, encoded: EncodedQuery, rewriter: QueryRewriter) -> None:
         self.rewriter = rewriter
@@ -141,6 +145,14 @@ class Asking:
         self._names: tuple[str, ...] = vector.tokens if vector else ()
         self._ids = list(map(str, vector.ids.tolist())) if vector else []
         self._weights: list[float] = vector.weights.tolist() if vector else []
+
+    def scores(
+        self, found: Mapping[str, Any], held: Iterable[tuple[Target, Mapping[str, Any] | None]]
+    ) -> tuple[TokenScore, ...]:
+        """The tokens of a hit, or of an inner hit: as the engine explains it, else as `matches` has it."""
+        if explanation := found.get("_explanation"):
+            return from_engine(explanation, dict(zip(self._names, self._weights, strict=True)))
+        return self.matches(held)
 
     def matches(self, held: Iterable[tuple[Target, Mapping[str, Any] | None]]) -> tuple[TokenScore, ...]:
         """The tokens that the stored values of these fields share with the query, the heaviest part first.
@@ -183,13 +195,13 @@ def _hit(found: Mapping[str, Any], asking: Asking) -> Hit:
     source, rewriter = dict(found.get("_source") or {}), asking.rewriter
     held = asking.in_document(source, {})
     if rewriter.nested_path:
-        text = _text(source, rewriter)
+        text = known_text(source, rewriter.text_fields)
         passages = tuple(_passage(one, text, asking) for one in inner)
         if inner:
             held += asking.in_passage(inner[0].get("_source") or {})
     else:
         passages = tuple(_document(one, asking) for one in inner)
-    return Hit(found["_id"], float(found["_score"] or 0.0), source, asking.matches(held), passages)
+    return Hit(found["_id"], float(found["_score"] or 0.0), source, asking.scores(found, held), passages)
 
 
 def _passage(found: Mapping[str, Any], text: str | None, asking: Asking) -> PassageHit:
@@ -198,24 +210,16 @@ def _passage(found: Mapping[str, Any], text: str | None, asking: Asking) -> Pass
     start, end = source.get("start"), source.get("end")
     piece = None if text is None or start is None or end is None else text[start:end]
     return PassageHit(
-        float(found["_score"] or 0.0), piece, start, end, matches=asking.matches(asking.in_passage(source))
+        float(found["_score"] or 0.0), piece, start, end, matches=asking.scores(found, asking.in_passage(source))
     )
 
 
 def _document(found: Mapping[str, Any], asking: Asking) -> PassageHit:
     """A passage that is a document of its own."""
     source = dict(found.get("_source") or {})
-    matches = asking.matches(asking.in_document(source, found.get("fields") or {}))
+    matches = asking.scores(found, asking.in_document(source, found.get("fields") or {}))
     score = float(found["_score"] or 0.0)
-    return PassageHit(score, _text(source, asking.rewriter), id=found["_id"], matches=matches)
-
-
-def _text(source: Mapping[str, Any], rewriter: QueryRewriter) -> str | None:
-    """The text that was encoded; None where its fields are not known, or not in `source`."""
-    try:
-        return text_of(source, rewriter.text_fields) if rewriter.text_fields else None
-    except DocumentError:
-        return None
+    return PassageHit(score, known_text(source, asking.rewriter.text_fields), id=found["_id"], matches=matches)
 
 
 def sample_vectors(engine: Engine, index: str, rewriter: QueryRewriter, size: int = 1000) -> Iterator[dict[str, float]]:

@@ -25,6 +25,7 @@ import numpy as np
 from bridge.chunk import Passage
 from bridge.encode.base import Encoder, TokenVocabulary
 from bridge.errors import DocumentError, ModelMismatch, SourceError, UsageError
+from bridge.offsets import Span
 from bridge.prepare import WHOLE, Preparation, parse_preparation
 from bridge.readyfile import RAW_FIELDS, parsed, read_ready, ready_fields
 from bridge.records import Ids, SparseVector, Weights
@@ -403,6 +404,10 @@ class StoredEncoder:
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         del texts
+        raise UsageError(f"{self.name} is known from a vector file alone; name the model with --model")
+
+    def spans(self, text: str) -> list[Span]:
+        del text
         raise UsageError(f"{self.name} is known from a vector file alone; name the model with --model")
 
     encode_query = encode_document

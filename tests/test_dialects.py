@@ -79,10 +79,10 @@ CASES = [
 ROWS = {
     "nested": {},
     "nested-passages": {"passages": 3, "filter": {"term": {"lang": "de"}}},
-    "nested-explained": {"passages": 1, "explain": True},
+    "nested-explained": {"passages": 1, "explain": "vectors"},
     "collapsed": {"collapse": "document"},
     "collapsed-passages": {"collapse": "document", "passages": 3},
-    "collapsed-explained": {"collapse": "document", "passages": 3, "explain": True},
+    "collapsed-explained": {"collapse": "document", "passages": 3, "explain": "vectors"},
 }
 """What is asked of an index of passages ─▶ the arguments of `QueryRewriter.body`."""
 

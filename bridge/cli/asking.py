@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from bridge.cli.common import BridgeCommand, State, all_of, model_options, pass_state, run_options
+from bridge.cli.explaining import explain_options, explained_table, write_page
 from bridge.cli.fusing import hybrid_of, hybrid_options
 from bridge.errors import UsageError
 from bridge.records import Turn
@@ -272,6 +273,7 @@ def _offline(state: State, /, model: str | None, options: dict[str, Any]) -> Que
 @conversation_option
 @_two_phase
 @_inside
+@explain_options
 @hybrid_options
 @model_options
 @pass_state
@@ -281,8 +283,10 @@ def search(state: State, /, index: str, text: str, model: str | None, **options:
     \b
     bridge search articles "does vitamin D help"
     bridge search articles "does vitamin D help" --filter '{"term": {"lang": "en"}}' --json
+    bridge search articles "does vitamin D help" --explain --html why.html
     bridge search articles "and against colds?" --turn "does vitamin D help" --turn "It keeps bones strong."
     """
+    from bridge.explain import explained
     from bridge.rewrite import QueryRewriter
     from bridge.search import search as ask
 
@@ -290,11 +294,17 @@ def search(state: State, /, index: str, text: str, model: str | None, **options:
     asked = conversation_of(options["turns"], text)
     with state.connect() as engine:
         rewriter = QueryRewriter.for_index(engine, index, model=model, **_asking(options))
-        result = ask(engine, index, rewriter, asked, **how)
+        result = ask(engine, index, rewriter, asked, explained_by=options["explained_by"], **how)
+    why = [(hit.id, explained(hit, rewriter)) for hit in result.hits] if options["explain"] or options["html"] else []
+    if options["html"]:
+        write_page(options["html"], text, index, why)
     if state.json:
         query = result.query
         counted = {"dropped": query.dropped, "pruned": query.pruned}
-        state.out({"took": result.took, "hits": [_as_json(hit) for hit in result.hits], **counted})
+        found = [_as_json(hit) for hit in result.hits]
+        if options["explain"]:
+            found = [hit | {"explanation": one.as_dict()} for hit, (_, one) in zip(found, why, strict=True)]
+        state.out({"took": result.took, "hits": found, **counted})
         return 0
     say_of_query(state, result.query)
     if not result.hits:
@@ -302,6 +312,8 @@ def search(state: State, /, index: str, text: str, model: str | None, **options:
         return 0
     console = state.console()
     console.print(hits_table(result.hits, rewriter.text_fields))
+    for name, one in why if options["explain"] else ():
+        console.print(explained_table(name, one))
     told = [*(("--field", name) for name in options["fields"]), *(("--turn", turn) for turn in options["turns"])]
     more = "".join(f" {option} {shlex.quote(value)}" for option, value in told)
     again = f"bridge rewrite {shlex.quote(text)} --index {shlex.quote(index)}{more}"

@@ -33,6 +33,7 @@ def collapse(field: str, inner: Mapping[str, Any] | None = None) -> dict[str, An
     return {"field": field} | ({"inner_hits": dict(inner)} if inner else {})
 
 
-def inner_hits(size: int, source: Any) -> dict[str, Any]:
-    """The best `size` passages of each hit, with the fields that `source` names."""
-    return {"name": INNER_HITS, "size": size, "_source": source}
+def inner_hits(size: int, source: Any, *, explain: bool = False) -> dict[str, Any]:
+    """The best `size` passages of each hit, with the fields that `source` names, and how the engine came to a score."""
+    found = {"name": INNER_HITS, "size": size, "_source": source}
+    return found | {"explain": True} if explain else found

@@ -25,6 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import regex
 
+from bridge.offsets import Span
+
 MAX_TERM_LENGTH = 64
 """Characters; a longer run (base64, a hash chain) is cut, so that it can still be found."""
 
@@ -62,6 +64,10 @@ class Analyzer(Protocol):
     """Texts ─▶ terms in reading order, repeats kept; one list a text."""
 
     def terms(self, texts: Sequence[str]) -> list[list[str]]: ...
+
+    def spans(self, text: str) -> list[Span]:
+        """A text's terms with where they stand in it."""
+        ...
 
 
 @cache
@@ -124,6 +130,21 @@ class WordAnalyzer:
     def forms(self, texts: Sequence[str]) -> list[list[tuple[str, str]]]:
         """As `terms`, each term with the word form (case-folded, not stemmed) that it was made from: (term, form)."""
         return list(map(self._known_forms.of, texts))
+
+    def spans(self, text: str) -> list[Span]:
+        """The terms of a text with the words, or where none are spaced the characters, that they were made from."""
+        return list(chain.from_iterable(map(self._spans, _WORD.finditer(text))))
+
+    def _spans(self, match: regex.Match[str]) -> Iterable[Span]:
+        run, start = match[0], match.start()
+        graphemes = [(one[0], start + one.start(), start + one.end()) for one in _GRAPHEME.finditer(run)]
+        if not _STARTS_UNSPACED.match(run) or len(graphemes) == 1:
+            # Each word is analyzed by itself: what normalisation does to it stays in its place.
+            return (Span(term, start, match.end()) for term in self.terms([run])[0])
+        known = set(self.terms([run])[0])
+        pairs = ((left[0] + right[0], left[1], right[2]) for left, right in pairwise(graphemes))
+        pieces = ((unicodedata.normalize("NFKC", text), begin, end) for text, begin, end in chain(graphemes, pairs))
+        return (Span(*piece) for piece in pieces if piece[0] in known)
 
     def of_word(self, word: str) -> Iterable[str]:
         """The terms of one word, analyzed anew."""

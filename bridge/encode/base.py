@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bridge.offsets import Span
 from bridge.records import Ids, SparseVector, Vocabulary
 
 
@@ -47,6 +48,10 @@ class Encoder(Protocol):
     @property
     def ceilings(self) -> tuple[float, float]:
         """The largest weights to expect of a document and of a query (SEISMIC quantises below them)."""
+        ...
+
+    def spans(self, text: str) -> list[Span]:
+        """The tokens that the text's own words give, in reading order; what a model adds stands nowhere in it."""
         ...
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:

@@ -36,7 +36,7 @@ from bridge.encode.base import OverlayVocabulary, TokenVocabulary
 from bridge.encode.folder import file_hash
 from bridge.encode.lookup import Wordpieces, read_idf
 from bridge.errors import ModelFormatError
-from bridge.offsets import TokenOffsets
+from bridge.offsets import Span, TokenOffsets
 from bridge.records import SparseVector
 
 CARD_FILE = "bridge.json"
@@ -67,6 +67,9 @@ class PieceAnalyzer:
     def terms(self, texts: Sequence[str]) -> list[list[str]]:
         token = self.pieces.vocabulary.token
         return [list(map(token, ids)) for ids in self.pieces.ids(texts)]
+
+    def spans(self, text: str) -> list[Span]:
+        return self.pieces.spans(text)
 
 
 @cache
@@ -154,6 +157,9 @@ class LexicalEncoder:
     @property
     def ceilings(self) -> tuple[float, float]:
         return self.card.k1 + 1, max(self._idf.values(), default=self.card.unseen_weight)
+
+    def spans(self, text: str) -> list[Span]:
+        return self.analyzer.spans(text)
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         """See `Encoder.encode_document`; the texts are counted together, with a few arrays for all of them."""

@@ -19,7 +19,7 @@ import numpy as np
 from bridge.encode.base import TokenVocabulary
 from bridge.encode.folder import TABLE_FILES, find_table, read_json, separator_token, tokenizer_length
 from bridge.errors import ModelFormatError, UsageError
-from bridge.offsets import PromptedOffsets, TokenizerOffsets, TokenOffsets, TokenWindow
+from bridge.offsets import PromptedOffsets, Span, TokenizerOffsets, TokenOffsets, TokenWindow
 from bridge.records import SparseVector, Weights
 
 if TYPE_CHECKING:
@@ -72,6 +72,12 @@ class Wordpieces:
         """
         encoded = self._cutting(length).encode_batch_fast(list(texts))
         return [Framed(one.ids, one.type_ids) for one in encoded]
+
+    def spans(self, text: str) -> list[Span]:
+        """The text's tokens with where they stand, special ones left out."""
+        encoded = self.tokenizer.encode(text, add_special_tokens=False)
+        found = zip(encoded.ids, encoded.offsets, strict=True)
+        return [Span(self.vocabulary.token(i), *place) for i, place in found if i not in self.special]
 
     def offsets(self, prompt: str = "", *, special: int | None = None) -> TokenOffsets:
         """Where tokens stand in a text that comes after `prompt`; `special` as for `TokenizerOffsets`."""
@@ -249,6 +255,9 @@ class LookupEncoder:
         if self._prompt:
             texts = [self._prompt + text if text else text for text in texts]
         return [self._query(ids) for ids in self._pieces.ids(texts)]
+
+    def spans(self, text: str) -> list[Span]:
+        return self._pieces.spans(text)
 
     def _query(self, ids: list[int]) -> SparseVector:
         asked = np.array(sorted(set(ids[: self._length]) - self._weightless), dtype=np.int32)

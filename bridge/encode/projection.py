@@ -44,7 +44,7 @@ from bridge.encode.lexical import CARD_FILE, asked_terms, function_terms, satura
 from bridge.encode.lookup import read_idf
 from bridge.encode.run_options import RunOptions
 from bridge.errors import ModelFormatError, ModelMismatch, ModelNotFound, UsageError
-from bridge.offsets import TokenOffsets
+from bridge.offsets import Span, TokenOffsets
 from bridge.records import SparseVector
 
 FAMILY = "projection"
@@ -229,6 +229,9 @@ class ProjectionEncoder:
         """The longest document that the teacher reads whole, special tokens counted."""
         found: int | None = getattr(self.teacher, "max_document_tokens", None)
         return found
+
+    def spans(self, text: str) -> list[Span]:
+        return self.analyzer.spans(text)
 
     def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
         vocabulary = OverlayVocabulary(self.vocabulary)

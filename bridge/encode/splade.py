@@ -15,7 +15,7 @@ from bridge.encode.recipe import Recipe, read_recipe
 from bridge.encode.run_options import RunOptions
 from bridge.errors import MissingExtra, ModelFormatError, UsageError
 from bridge.models import Activation
-from bridge.offsets import TokenOffsets, TokenWindow
+from bridge.offsets import Span, TokenOffsets, TokenWindow
 from bridge.records import SparseVector
 
 _CEILING = 4.0
@@ -131,6 +131,9 @@ class SpladeEncoder:
         recipe = self.recipe
         offsets = self._pieces.offsets(recipe.query_prompt)
         return TokenWindow(offsets, recipe.query_length, separator_token(recipe.transformer))
+
+    def spans(self, text: str) -> list[Span]:
+        return self._pieces.spans(text)
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         recipe = self.recipe

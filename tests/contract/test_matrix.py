@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -25,7 +25,7 @@ from bridge.errors import UsageError
 from bridge.fit import fit
 from bridge.prune import Pruning
 from bridge.records import Doc, SparseVector
-from bridge.rewrite import QueryRewriter
+from bridge.rewrite import Explain, QueryRewriter
 from bridge.search import search
 from bridge.sources import open_source, text_of
 from bridge.tokens import Kind, dot, field_value
@@ -243,11 +243,14 @@ def check(hits: list[tuple[str, float]], expected: Mapping[str, float]) -> None:
         assert score == pytest.approx(expected[name], rel=RELATIVE)
 
 
-@pytest.mark.parametrize("form", ["plain", "several fields", "nested passages"])
+@pytest.mark.parametrize("by", get_args(Explain))
+@pytest.mark.parametrize("form", ["plain", "several fields", "nested passages", "two phases"])
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.exact and not row.version])
-def test_the_tokens_make_the_score(any_engine: Engine, library: Library, name: str, form: str) -> None:
+def test_the_tokens_make_the_score(any_engine: Engine, library: Library, name: str, form: str, by: Explain) -> None:
+    """As the stored vectors say, and as the engine does."""
     row = row_of(name, any_engine)
-    result = search(any_engine, library.index(row.kind), library.rewriter(row, form), QUESTIONS[0], size=SIZE)
+    rewriter, index = library.rewriter(row, form), library.index(row.kind)
+    result = search(any_engine, index, rewriter, QUESTIONS[0], size=SIZE, explained_by=by)
     assert result.hits
     for hit in result.hits:
         assert sum(match.contribution for match in hit.matches) == pytest.approx(hit.score, rel=RELATIVE)
