@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 from tests.contract.test_matrix import FORMS, ROWS
+from tests.contract.test_refusals import ANSWERS
 
 GOLDEN = Path(__file__).parent / "golden"
 PAGE = Path(__file__).parent.parent / "docs" / "queries.md"
@@ -102,6 +103,13 @@ Elasticsearch 9.2.0 is a node put together from the server's jars, with a parser
 """
 
 
+REFUSED = """\
+## What cannot be asked as it is
+
+Errors say what is wrong and what to do; an ellipsis stands for names (`tests/contract/test_refusals.py`).
+"""
+
+
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
@@ -114,7 +122,9 @@ def page() -> str:
         if not row.exact:
             cells[FORMS.index("two phases")] = "refused"
         table.append(f"| {name} | {', '.join(row.engines)} | {' | '.join(cells)} |")
-    return "\n".join([*parts, MATRIX, *table]) + "\n"
+    refused = [REFUSED, "| asked | answer |", "| --- | --- |"]
+    refused += [f"| {what} | {answer.row} |" for what, answer in ANSWERS.items()]
+    return "\n".join([*parts, MATRIX, *table, "", *refused]) + "\n"
 
 
 def _wrapped(text: str) -> str:
