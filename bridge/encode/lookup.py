@@ -160,10 +160,12 @@ def read_weights(path: Path, vocabulary: TokenVocabulary) -> Weights:
         return _read_table(path, len(vocabulary))
     named = read_idf(path) if path.suffix == ".json" else _read_token_weights(path)
     weights = np.full(len(vocabulary), MISSING_WEIGHT, dtype=np.float32)
-    for token, weight in named.items():
-        i = vocabulary.index.get(token)
-        if i is not None:
-            weights[i] = weight
+    # What is too large for a float32 is found by who looks for numbers that are not finite.
+    with np.errstate(over="ignore"):
+        for token, weight in named.items():
+            i = vocabulary.index.get(token)
+            if i is not None:
+                weights[i] = weight
     return weights
 
 
