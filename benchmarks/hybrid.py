@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bridge.encode.dense as dense
+from bridge import loadplan, modelstore
 from bridge.engines import Engine
 from bridge.errors import BridgeError
 from bridge.evaluate import Evaluation, Judged, Run, document_stats, evaluate, read_judged
@@ -82,7 +83,9 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the encoder's embeddings there")
     arguments = parser.parse_args()
     encoder = Remembering(dense.load_dense(arguments.dense), arguments.keep)
-    dense.load_dense = lambda *names, **options: encoder  # type: ignore[assignment,return-value]
+    # Fitting, ingest and queries load it by its name; here that gives the one that remembers.
+    for module in (dense, loadplan, modelstore):
+        module.load_dense = lambda *names, **options: encoder  # type: ignore[attr-defined]
     folder = Path(arguments.corpus) if Path(arguments.corpus).is_dir() else arguments.data / arguments.corpus
     judged = read_judged(folder)
     table = Table(title=f"{folder.name}, {len(judged.queries)} queries, {arguments.dense}", title_justify="left")

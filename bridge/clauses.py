@@ -19,8 +19,8 @@ MAX_TOKENS = 1000
 
 def most_tokens(fields: int, clause: Any = None) -> int:
     """How many tokens can be asked of so many fields beside the filter `clause`; 1 at least."""
-    beside = max(MAX_CLAUSES - MAX_TOKENS, _ENGINE + _count(clause))
-    return max(1, (MAX_CLAUSES - beside) // fields)
+    beside = _ENGINE + (_count(clause) if clause is not None else 0)
+    return max(1, (MAX_CLAUSES - max(MAX_CLAUSES - MAX_TOKENS, beside)) // fields)
 
 
 def _count(clause: Any) -> int:

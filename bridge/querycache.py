@@ -54,6 +54,14 @@ class QueryCache:
         make: Callable[[list[str]], Iterable[EncodedQuery]],
     ) -> list[EncodedQuery]:
         """The queries of `questions`, in order: those that are kept, and what `make` makes of all others together."""
+        if len(questions) == 1:
+            # One question is what most calls have, and what has to be fast.
+            name = key(questions[0])
+            query = self.get(name) if self.size else None
+            if query is None:
+                (query,) = make(list(questions))
+                self.put(name, query)
+            return [query]
         known = {question: self.get(key(question)) for question in questions}
         found = {question: query for question, query in known.items() if query}
         new = [question for question in known if question not in found]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import msgspec
 
 from bridge import dialects
-from bridge.clauses import most_tokens
+from bridge.clauses import MAX_TOKENS, most_tokens
 from bridge.conversation import Conversation
 from bridge.dialects import Dialect
 from bridge.dialects import passages as _passages
@@ -348,8 +348,10 @@ class QueryRewriter:
 
     def beside(self, encoded: EncodedQuery, filter: Mapping[str, Any] | None) -> EncodedQuery:  # noqa: A002
         """The query without the light tokens for which a long `filter` leaves no room, if it is that long."""
+        if encoded.sparse is None or (not filter and len(encoded.sparse) * len(self.targets) <= MAX_TOKENS):
+            return encoded
         limit = most_tokens(len(self.targets), filter)
-        if not encoded.sparse or len(encoded.sparse) <= limit:
+        if len(encoded.sparse) <= limit:
             return encoded
         vector, dropped = heaviest(encoded.sparse, limit)
         return replace(encoded, sparse=vector, dropped=encoded.dropped + dropped)

@@ -129,6 +129,8 @@ def clause_for(
         ask: the clause of one of them, without its boost.
         inner: the inner hits of the first nested field.
     """
+    if len(targets) == 1 and targets[0].nested_path is None:
+        return boosted(ask(targets[0]), targets[0].boost)
     groups: dict[str | None, list[Query]] = {}
     for target in targets:
         groups.setdefault(target.nested_path, []).append(boosted(ask(target), target.boost))

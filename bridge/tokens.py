@@ -17,7 +17,7 @@ Precision. `rank_features` and Elasticsearch's `sparse_vector` keep a weight as 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -196,15 +196,21 @@ def dot(query: Mapping[str, float], document: Mapping[str, float]) -> float:
     return sum(weight * document[token] for token, weight in query.items() if token in document)
 
 
-def query_keys(vector: SparseVector, key: Callable[[str], str]) -> dict[str, float]:
-    """Token names by `key` ─▶ weight (float32 as Python floats), in the vector's order.
-
-    `key` is asked only where a token holds a dot, or what stands for one: it changes no other.
-    """
+def query_keys(vector: SparseVector) -> dict[str, float]:
+    """The keys of a query's tokens ─▶ weight (float32 as Python floats), in the vector's order."""
     tokens, weights = vector.tokens, short_weights(vector)
     if _are_keys(tokens):
         return dict(zip(tokens, weights, strict=True))
-    return {key(token): weight for token, weight in zip(tokens, weights, strict=True)}
+    return dict(zip(map(feature_key, tokens), weights, strict=True))
+
+
+def query_tokens(vector: SparseVector) -> dict[str, float]:
+    """The same, with tokens that hold a dot as they are: OpenSearch's documents carry them so, too."""
+    tokens, weights = vector.tokens, short_weights(vector)
+    written = "\n".join(tokens)
+    if _DOT in written or _ESCAPE in written or "" in tokens:
+        tokens = tuple(token if "." in token else feature_key(token) for token in tokens)
+    return dict(zip(tokens, weights, strict=True))
 
 
 def short_weights(vector: SparseVector) -> list[float]:

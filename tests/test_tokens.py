@@ -197,7 +197,7 @@ def test_heaviest_leaves_a_short_vector_alone() -> None:
 
 
 def test_query_keys_keep_the_order_and_the_short_weights() -> None:
-    assert list(query_keys(vector({"b": 0.1, ".": 2.0}), feature_key).items()) == [("b", 0.1), (DOT, 2.0)]
+    assert list(query_keys(vector({"b": 0.1, ".": 2.0})).items()) == [("b", 0.1), (DOT, 2.0)]
 
 
 def test_dot_sums_over_shared_tokens() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bridge.dialects.features import Query, rank_feature
 from bridge.records import SparseVector
-from bridge.tokens import feature_key, query_keys
+from bridge.tokens import query_keys
 
 __all__ = ["rank_feature", "sparse_vector", "term_bool"]
 
@@ -14,16 +14,13 @@ def sparse_vector(field: str, vector: SparseVector) -> Query:
 
     `prune` is off: since 8.19 and 9.1 it is on by default, for raw vectors too, and drops tokens.
     """
-    return {"sparse_vector": {"field": field, "query_vector": query_keys(vector, feature_key), "prune": False}}
+    return {"sparse_vector": {"field": field, "query_vector": query_keys(vector), "prune": False}}
 
 
 def term_bool(field: str, vector: SparseVector) -> Query:
     """A bool of boosted `term` clauses on a `sparse_vector` field: the same dot product, before 8.15."""
     return {
         "bool": {
-            "should": [
-                {"term": {field: {"value": key, "boost": weight}}}
-                for key, weight in query_keys(vector, feature_key).items()
-            ]
+            "should": [{"term": {field: {"value": key, "boost": weight}}} for key, weight in query_keys(vector).items()]
         }
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.records import SparseVector
-from bridge.tokens import feature_key, query_keys
+from bridge.tokens import query_keys
 
 Query = dict[str, Any]
 
@@ -16,7 +16,7 @@ def rank_feature(field: str, vector: SparseVector) -> Query:
         "bool": {
             "should": [
                 {"rank_feature": {"field": f"{field}.{key}", "boost": weight, "linear": {}}}
-                for key, weight in query_keys(vector, feature_key).items()
+                for key, weight in query_keys(vector).items()
             ]
         }
     }

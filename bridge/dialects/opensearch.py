@@ -5,7 +5,7 @@ from __future__ import annotations
 from bridge.dialects.features import Query, rank_feature
 from bridge.errors import UnsupportedByEngine
 from bridge.records import SparseVector
-from bridge.tokens import MAX_SEISMIC_ID, feature_key, query_keys, short_weights
+from bridge.tokens import MAX_SEISMIC_ID, query_tokens, short_weights
 
 __all__ = ["neural_sparse", "rank_feature", "seismic"]
 
@@ -18,7 +18,7 @@ def neural_sparse(field: str, vector: SparseVector) -> Query:
 
     A dotted token is asked for raw: documents carry it so for the cluster's own encoders.
     """
-    tokens, boost = _scaled(query_keys(vector, lambda token: token if "." in token else feature_key(token)))
+    tokens, boost = _scaled(query_tokens(vector))
     return {"neural_sparse": {field: {"query_tokens": tokens, **boost}}}
 
 
