@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 
 from bridge.encode.dense import DenseEncoder, load_dense
-from bridge.encode.exported import EXPORT_FILE, MODEL_FILE, DenseFacts, ExportCard, Precision, SparseFacts
-from bridge.encode.folder import read_json
+from bridge.encode.exported import MODEL_FILE, DenseFacts, ExportCard, Precision, SparseFacts
+from bridge.encode.folder import EXPORT_FILE, read_json
 from bridge.encode.load import find_folder, load_encoder
 from bridge.encode.recipe import is_sparse_folder
 from bridge.encode.splade import SpladeEncoder

@@ -19,8 +19,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from bridge.encode.analysis import Analyzer, WordAnalyzer, stemmer_for
-from bridge.encode.folder import writing
-from bridge.encode.lexical import CARD_FILE, LexicalCard, LexicalEncoder, PieceAnalyzer, function_terms
+from bridge.encode.folder import CARD_FILE, writing
+from bridge.encode.lexical import LexicalCard, LexicalEncoder, PieceAnalyzer, function_terms
 from bridge.encode.load import cached_model
 from bridge.encode.lookup import Wordpieces
 from bridge.encode.projection import TABLE_FILE, ProjectionCard, ProjectionEncoder, Teacher, hash_of

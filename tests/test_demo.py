@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bridge.encode.at_hand import INSTALL, MINILM, PACKAGE, check_dense, dense_at_hand
-from bridge.encode.exported import EXPORT_FILE
+from bridge.encode.folder import EXPORT_FILE
 from bridge.engines import Engine
 from bridge.errors import MissingExtra, ModelFormatError, ModelNotFound
 from bridge.fit import fit

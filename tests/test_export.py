@@ -17,7 +17,8 @@ pytest.importorskip("onnx", reason="the extra onnx is not installed: no onnx")
 
 from bridge import load_encoder
 from bridge.encode.dense import describe_dense, load_dense
-from bridge.encode.exported import EXPORT_FILE, OnnxSpladeEncoder
+from bridge.encode.exported import OnnxSpladeEncoder
+from bridge.encode.folder import EXPORT_FILE
 from bridge.encode.recipe import Recipe
 from bridge.encode.splade import SpladeEncoder
 from bridge.errors import ModelFormatError, UsageError

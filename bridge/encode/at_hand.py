@@ -43,7 +43,7 @@ def check_dense(model: str | os.PathLike[str]) -> None:
         MissingExtra: what runs it is not installed.
     """
     from bridge.encode.dense import describe_dense
-    from bridge.encode.exported import EXPORT_FILE
+    from bridge.encode.folder import EXPORT_FILE
 
     exported = (find_folder(model) / EXPORT_FILE).is_file()
     name = describe_dense(model).name

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
-from bridge.encode.folder import file_hash, lowers_case, model_length, read_json, read_prompts
+from bridge.encode.folder import EXPORT_FILE, file_hash, lowers_case, model_length, read_json, read_prompts
 from bridge.encode.licences import say_licence
 from bridge.encode.load import find_folder
 from bridge.encode.lookup import Framed, Wordpieces
@@ -195,7 +195,7 @@ def load_dense(
     if card:
         say_licence(card)
     # Imported late: an exported encoder is one of these.
-    from bridge.encode.exported import EXPORT_FILE, OnnxDenseEncoder
+    from bridge.encode.exported import OnnxDenseEncoder
 
     if (folder / EXPORT_FILE).is_file():
         return OnnxDenseEncoder(folder, options=RunOptions(device, precision, threads=threads))
@@ -211,7 +211,7 @@ def describe_dense(model: str | os.PathLike[str]) -> DenseModel:
         ModelFormatError: its files do not say a dimension, or name a module that is not known here.
     """
     folder = find_folder(model)
-    from bridge.encode.exported import EXPORT_FILE, describe_export
+    from bridge.encode.exported import describe_export
 
     if (folder / EXPORT_FILE).is_file():
         return describe_export(folder)

@@ -15,14 +15,13 @@ import msgspec
 
 from bridge.encode.dense import DenseEncoder, DenseModel, DenseRecipe, DenseRuntime
 from bridge.encode.entries import SparseRuntime
-from bridge.encode.folder import file_hash
+from bridge.encode.folder import EXPORT_FILE, file_hash
 from bridge.encode.recipe import Recipe
 from bridge.encode.run_options import RunOptions
 from bridge.encode.splade import SpladeEncoder
 from bridge.errors import MissingExtra, ModelFormatError, UsageError
 from bridge.models import Activation, Pooling
 
-EXPORT_FILE = "bridge-onnx.json"
 MODEL_FILE = "model.onnx"
 PUBLISHED = ("onnx/model.onnx", "model.onnx")
 """Where published repositories keep the file."""

@@ -29,6 +29,12 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
+CARD_FILE = "bridge.json"
+"""What a fitted model says of itself."""
+
+EXPORT_FILE = "bridge-onnx.json"
+"""What an exported one does."""
+
 TABLE_FILES = ("idf.json", "query_token_weights.txt")
 
 _CHUNK = 1 << 20

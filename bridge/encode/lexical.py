@@ -33,13 +33,12 @@ import numpy.typing as npt
 
 from bridge.encode.analysis import Analyzer, NumberedWords, WordAnalyzer, WordOffsets
 from bridge.encode.base import OverlayVocabulary, TokenVocabulary
-from bridge.encode.folder import file_hash
+from bridge.encode.folder import CARD_FILE, file_hash
 from bridge.encode.lookup import Wordpieces, read_idf
 from bridge.errors import ModelFormatError
 from bridge.offsets import Span, TokenOffsets
 from bridge.records import SparseVector
 
-CARD_FILE = "bridge.json"
 FAMILY = "lexical"
 
 

@@ -39,8 +39,8 @@ import numpy.typing as npt
 
 from bridge.encode.analysis import WordAnalyzer
 from bridge.encode.base import OverlayVocabulary, TokenVocabulary
-from bridge.encode.folder import file_hash
-from bridge.encode.lexical import CARD_FILE, asked_terms, function_terms, saturated
+from bridge.encode.folder import CARD_FILE, file_hash
+from bridge.encode.lexical import asked_terms, function_terms, saturated
 from bridge.encode.lookup import read_idf
 from bridge.encode.run_options import RunOptions
 from bridge.errors import ModelFormatError, ModelMismatch, ModelNotFound, UsageError
