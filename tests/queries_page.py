@@ -100,8 +100,8 @@ MATRIX = """\
 
 Each form of each exact dialect is accepted by these engines, and its scores equal the local dot products within 1e-6 of
 themselves, in their order (`tests/contract/test_matrix.py`). SEISMIC is approximate, so it is only asked here.
-Elasticsearch 9.2.0 is a node put together from the server's jars, with a parser of the tests' own for the
-`sparse_vector` query over the server's own classes; `rank_features` is not to be had for it, and was run on 7.17.29.
+Elasticsearch 8.19.0 and 9.2.0 are nodes put together from the server's jars, with a parser of the tests' own for the
+`sparse_vector` query over the server's own classes; `rank_features` is not to be had for them, and was run on 7.17.29.
 """
 
 

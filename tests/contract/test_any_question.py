@@ -50,7 +50,10 @@ def rewriters(any_engine: Engine, lexical: Path, shared: Path) -> Iterator[list[
     info, encoder = any_engine.info(), load_encoder(lexical)
     found, made = [], []
     for kind in get_args(Kind):
-        own_kind = {"sparse_vector": info.capabilities.sparse_vector_field, "rank_features": info.version < (9,)}
+        own_kind = {
+            "sparse_vector": info.capabilities.sparse_vector_field,
+            "rank_features": info.product == "opensearch" or info.version < (8,),
+        }
         if not own_kind[kind]:
             continue
         index = f"test-{uuid.uuid4().hex[:12]}"

@@ -65,13 +65,14 @@ class Row:
     exact: bool = True
 
 
+ELASTICSEARCH = ("elasticsearch-8.19.0", "elasticsearch-9.2.0")
 ROWS = {
     "neural_sparse": Row("neural_sparse", "rank_features", ("opensearch-3.6.0", "opensearch-2.19.1")),
     "rank_feature": Row(
         "rank_feature", "rank_features", ("opensearch-3.6.0", "opensearch-2.19.1", "elasticsearch-7.17.29")
     ),
-    "sparse_vector": Row("sparse_vector", "sparse_vector", ("elasticsearch-9.2.0",)),
-    "bool of term": Row("sparse_vector", "sparse_vector", ("elasticsearch-9.2.0",), version=(8, 14, 0)),
+    "sparse_vector": Row("sparse_vector", "sparse_vector", ELASTICSEARCH),
+    "bool of term": Row("sparse_vector", "sparse_vector", ELASTICSEARCH, version=(8, 14, 0)),
     "SEISMIC": Row("neural_sparse", "sparse_vector", ("opensearch-3.6.0",), exact=False),
 }
 

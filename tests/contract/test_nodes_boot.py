@@ -30,14 +30,14 @@ def engine(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
 
 
 def mapping(name: str) -> dict[str, Any]:
-    kind = "sparse_vector" if name.startswith("elasticsearch-9") else "rank_features"
+    kind = "sparse_vector" if name.startswith(("elasticsearch-8", "elasticsearch-9")) else "rank_features"
     return {"properties": {"weights": {"type": kind}, "body": {"type": "text"}}}
 
 
 def query(name: str, tokens: dict[str, float]) -> dict[str, Any]:
     if name.startswith("opensearch"):
         return {"neural_sparse": {"weights": {"query_tokens": tokens}}}
-    if name.startswith("elasticsearch-9"):
+    if name.startswith(("elasticsearch-8", "elasticsearch-9")):
         return {"sparse_vector": {"field": "weights", "query_vector": tokens}}
     return {
         "bool": {
@@ -66,7 +66,7 @@ def test_index_and_search(engine: tuple[str, str]) -> None:
         assert answer["hits"]["hits"][0]["_score"] == pytest.approx(2.5, rel=0.01)
         words = client.search(index="t", body={"query": {"match": {"body": "words"}}})
         assert words["hits"]["total"]["value"] == 3
-        if not name.startswith("elasticsearch-9"):  # which has no reindex module here
+        if not name.startswith(("elasticsearch-8", "elasticsearch-9")):  # which has no reindex module here
             copy = {"source": {"index": "t"}, "dest": {"index": "u"}}
             assert client.reindex(body=copy, refresh=True)["created"] == len(WEIGHTS)
     finally:

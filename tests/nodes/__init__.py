@@ -13,11 +13,11 @@ from pathlib import Path
 
 from bridge.node import NodePaths, stop
 from bridge.node.assemble import assemble
-from bridge.node.java import find_java
+from bridge.node.java import Java, find_java
 from bridge.node.process import start_node as _start_node
 from tests.nodes.compile import equip
 from tests.nodes.java17 import find_java17
-from tests.nodes.recipes import ELASTICSEARCH_9, OPENSEARCH_ML, RECIPES
+from tests.nodes.recipes import ELASTICSEARCH_8, ELASTICSEARCH_9, OPENSEARCH_ML, RECIPES
 
 NAMES = tuple(name for name in RECIPES if name != OPENSEARCH_ML.name)
 """Those that every module may start. The one with the ml plugin is five times as large: one module has it."""
@@ -31,13 +31,13 @@ def start_node(name: str, folder: Path, *, timeout: float = 180) -> str:
     """
     recipe = RECIPES[name]
     paths = NodePaths(NodePaths.default().cache, folder)
-    if recipe.java[1] == 17:
-        status = _start_node(recipe, paths, java=lambda versions: find_java17(versions, paths), timeout=timeout)
-    else:
-        if recipe is ELASTICSEARCH_9:
-            equip(recipe, assemble(recipe, paths), paths, find_java(recipe.java))
-        status = _start_node(recipe, paths, timeout=timeout)
-    return status.url
+
+    def java(versions: tuple[int, int]) -> Java:
+        return find_java17(versions, paths) if versions[1] == 17 else find_java(versions)
+
+    if recipe in (ELASTICSEARCH_8, ELASTICSEARCH_9):
+        equip(recipe, assemble(recipe, paths), paths, java(recipe.java))
+    return _start_node(recipe, paths, java=java, timeout=timeout).url
 
 
 def stop_node(folder: Path) -> bool:

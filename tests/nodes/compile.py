@@ -42,7 +42,7 @@ def equip(recipe: Recipe, home: Path, paths: NodePaths, java: Java) -> None:
         with tempfile.TemporaryDirectory(prefix="compile-") as scratch:
             classes = Path(scratch)
             for name in ("server", "extras"):
-                _compile(name, classes / name, next(iter(compiler.values())), home, java)
+                _compile(name, classes / name, next(iter(compiler.values())), home, java, recipe.java[0])
             _jar(classes / "server", home / "lib" / "bridge-testnode.jar")
             _jar(classes / "extras", extras / "extras.jar")
         lines = (
@@ -63,10 +63,10 @@ def equip(recipe: Recipe, home: Path, paths: NodePaths, java: Java) -> None:
         stamp.write_text(digest, encoding="utf-8")
 
 
-def _compile(name: str, target: Path, compiler: Path, home: Path, java: Java) -> None:
+def _compile(name: str, target: Path, compiler: Path, home: Path, java: Java, level: int) -> None:
     words = [
         *(str(java.executable), "-jar", str(compiler)),
-        *("-21", "-nowarn", "-proc:none", "-encoding", "UTF-8"),
+        *(f"-{level}", "-nowarn", "-proc:none", "-encoding", "UTF-8"),
         *("-classpath", ":".join(str(path) for path in sorted((home / "lib").glob("*.jar")))),
         *("-d", str(target)),
         str(_SOURCES / name),

@@ -189,8 +189,16 @@ def _with_models(recipe: Recipe) -> Recipe:
     )
 
 
+def _elasticsearch_8(version: str) -> Recipe:
+    """As Elasticsearch 9, on the Java before it."""
+    return replace(_elasticsearch_9(version), java=(17, 17), descriptor_java="17")
+
+
 OPENSEARCH_2 = _opensearch_2("2.19.1")
 ELASTICSEARCH_7 = _elasticsearch_7("7.17.29")
+ELASTICSEARCH_8 = _elasticsearch_8("8.19.0")
 ELASTICSEARCH_9 = _elasticsearch_9("9.2.0")
 OPENSEARCH_ML = _with_models(OPENSEARCH)
-RECIPES = {recipe.name: recipe for recipe in (OPENSEARCH_2, ELASTICSEARCH_7, ELASTICSEARCH_9, OPENSEARCH_ML)}
+RECIPES = {
+    recipe.name: recipe for recipe in (OPENSEARCH_2, ELASTICSEARCH_7, ELASTICSEARCH_8, ELASTICSEARCH_9, OPENSEARCH_ML)
+}

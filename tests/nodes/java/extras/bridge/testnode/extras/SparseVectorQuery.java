@@ -145,6 +145,6 @@ final class SparseVectorQuery extends AbstractQueryBuilder<SparseVectorQuery> {
 
     @Override
     public TransportVersion getMinimalSupportedVersion() {
-        return TransportVersion.zero();
+        return TransportVersion.fromId(0);
     }
 }
