@@ -73,7 +73,7 @@ def model_for(count: int, folder: Path) -> Any:
     from bridge.encode import load_encoder
     from bridge.fit import FitOptions, fit
 
-    fit(map(text_of, documents(count)), folder, FitOptions(tokenizer=str(SHARED / "data" / "bert-uncased")))
+    fit(map(text_of, documents(count)), folder, FitOptions(tokenizer=SHARED / "data" / "bert-uncased"))
     return load_encoder(folder)
 
 
