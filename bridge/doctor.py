@@ -31,6 +31,8 @@ EXTRAS = {
     "s3": ("s3fs",),
     "gcs": ("gcsfs",),
     "ray": ("ray",),
+    "langchain": ("langchain_core",),
+    "haystack": ("haystack",),
 }
 """Each extra and the modules that it brings."""
 
