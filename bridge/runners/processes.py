@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -36,6 +37,7 @@ class Processes:
             initializer=worker.start,
             initargs=(context.Value("i", 0), alive, threads, pickle.dumps((self.spec, work))),
         )
+        unread = _reading_end(pool)
         under_way: deque[Future[Encoded]] = deque()
         try:
             try:
@@ -60,8 +62,29 @@ class Processes:
         finally:
             # Whoever is still at work ends at once.
             wanted.close()
+            if unread is not None:
+                threading.Thread(target=_read_out, args=(unread,), daemon=True).start()
             pool.shutdown(cancel_futures=True)
             alive.close()
+
+
+def _reading_end(pool: ProcessPoolExecutor) -> int | None:
+    """A descriptor, this function's caller's own, of the pipe that the pool sends batches through."""
+    reader = getattr(getattr(pool, "_call_queue", None), "_reader", None)
+    return None if reader is None else os.dup(reader.fileno())
+
+
+def _read_out(end: int) -> None:
+    """Take what nobody reads any more from the pipe, until its writer ends.
+
+    A batch may be larger than a pipe holds, and Python before 3.12.1 waits forever until a worker that has died reads
+    the rest of it (gh-94777).
+    """
+    try:
+        while os.read(end, 1 << 16):
+            pass
+    finally:
+        os.close(end)
 
 
 def _results(under_way: deque[Future[Encoded]]) -> Iterator[Encoded]:
