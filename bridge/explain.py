@@ -49,6 +49,12 @@ class Explained:
     text: str | None
     marks: tuple[Mark, ...]
 
+    @property
+    def shares(self) -> list[tuple[TokenScore, float]]:
+        """Each token with its share of what all of them made."""
+        total = sum(match.contribution for match in self.matches) or 1.0
+        return [(match, match.contribution / total) for match in self.matches]
+
     def as_dict(self) -> dict[str, Any]:
         """The document that `bridge search --explain --json` prints for a hit."""
         places: dict[str, list[list[int]]] = {match.token: [] for match in self.matches}
@@ -153,12 +159,11 @@ def page(question: str, index: str, hits: Iterable[tuple[str, Explained]]) -> st
 
 
 def _section(name: str, hit: Explained) -> str:
-    total = sum(match.contribution for match in hit.matches) or 1.0
     rows = "".join(
         f"<tr><th scope=row>{html.escape(match.token)}<td>{match.query_weight:.4f}<td>{match.document_weight:.4f}"
-        f"<td>{match.contribution:.4f}<td>{100 * match.contribution / total:.1f} %"
-        f'<td><meter min=0 max=1 value="{match.contribution / total:.4f}" aria-label="share"></meter>'
-        for match in hit.matches
+        f"<td>{match.contribution:.4f}<td>{100 * share:.1f} %"
+        f'<td><meter min=0 max=1 value="{share:.4f}" aria-label="share"></meter>'
+        for match, share in hit.shares
     )
     table = f"<table><thead><tr>{_COLUMNS}<tbody>{rows}</table>" if rows else "<p>No token is known of this hit."
     title = f"<h2>{html.escape(name)} <small>{hit.score:.4f}</small></h2>"

@@ -30,6 +30,12 @@ class Found:
     score: float
     place: tuple[int, int] | None = None
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The other fields, with ``_id``, and of a passage ``_start`` and ``_end``."""
+        where = {"_start": self.place[0], "_end": self.place[1]} if self.place else {}
+        return self.fields | {"_id": self.id} | where
+
 
 def found(
     engine: Engine,

@@ -1,6 +1,6 @@
 """An index as a Haystack 2 component.
 
->>> pipeline.add_component("retriever", BridgeRetriever("articles", hybrid="bm25"))       # doctest: +SKIP
+>>> pipeline.add_component("retriever", BridgeRetriever("articles", top_k=5))       # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -101,11 +101,9 @@ class BridgeRetriever:
 
 
 def _document(hit: Found) -> Document:
-    meta = hit.fields | {"_id": hit.id}
-    if hit.place:
-        meta |= {"_start": hit.place[0], "_end": hit.place[1]}
-        return Document(id=f"{hit.id}:{hit.place[0]}", content=hit.text, meta=meta, score=hit.score)
-    return Document(id=hit.id, content=hit.text, meta=meta, score=hit.score)
+    # Haystack takes documents of one id for one.
+    name = f"{hit.id}:{hit.place[0]}" if hit.place else hit.id
+    return Document(id=name, content=hit.text, meta=hit.metadata, score=hit.score)
 
 
 _RANGES = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}

@@ -19,7 +19,7 @@ try:
     from langchain_core.callbacks import CallbackManagerForRetrieverRun
     from langchain_core.documents import Document
     from langchain_core.retrievers import BaseRetriever
-    from pydantic import ConfigDict, InstanceOf
+    from pydantic import InstanceOf
 except ImportError:
     raise MissingExtra("the LangChain retriever", "langchain") from None
 
@@ -39,8 +39,6 @@ class BridgeRetriever(BaseRetriever):
         passages: how many passages of each hit are documents of their own, instead of the whole; for indices that
             hold them.
     """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     engine: InstanceOf[Engine]
     index: str
@@ -90,7 +88,4 @@ class BridgeRetriever(BaseRetriever):
 
 
 def _document(hit: Found) -> Document:
-    metadata = hit.fields | {"_id": hit.id, "_score": hit.score}
-    if hit.place:
-        metadata |= {"_start": hit.place[0], "_end": hit.place[1]}
-    return Document(id=hit.id, page_content=hit.text, metadata=metadata)
+    return Document(id=hit.id, page_content=hit.text, metadata=hit.metadata | {"_score": hit.score})

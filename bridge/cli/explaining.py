@@ -39,11 +39,10 @@ def explained_table(name: str, hit: Explained) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for column in ("token", "in the query", "in the document", "made", "of all", "in the text"):
         table.add_column(column, justify="left" if column in ("token", "in the text") else "right")
-    total = sum(match.contribution for match in hit.matches) or 1.0
-    for match in hit.matches:
+    for match, share in hit.shares:
         table.add_row(
             Text(match.token), f"{match.query_weight:.4f}", f"{match.document_weight:.4f}",
-            f"{match.contribution:.4f}", f"{100 * match.contribution / total:.1f} %", Text(_words(hit, match.token)),
+            f"{match.contribution:.4f}", f"{100 * share:.1f} %", Text(_words(hit, match.token)),
         )  # fmt: skip
     return table
 

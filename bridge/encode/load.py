@@ -71,17 +71,17 @@ def load_encoder(
     card = find_card(name or folder.name)
     if card:
         say_licence(card)
-    if is_sparse_folder(folder) and not has_weights(folder):
+    if is_sparse_folder(folder):
+        if has_weights(folder):
+            from bridge.encode.splade import SpladeEncoder
+
+            permitted = allow_pickle or bool(card and card.allow_pickle)
+            options = RunOptions(device, precision, permitted, trust_remote_code)
+            return SpladeEncoder(folder, name=name, options=options, activation=activation)
         from bridge.encode.exported import OnnxSpladeEncoder, find_published
 
         if published := find_published(folder):
             return OnnxSpladeEncoder(folder, name=name, options=run, published=published)
-    elif is_sparse_folder(folder):
-        from bridge.encode.splade import SpladeEncoder
-
-        permitted = allow_pickle or bool(card and card.allow_pickle)
-        options = RunOptions(device, precision, permitted, trust_remote_code)
-        return SpladeEncoder(folder, name=name, options=options, activation=activation)
     if (folder / "tokenizer.json").is_file():
         table = find_table(folder)
         if table is None and _is_static_embedding(folder):
