@@ -54,10 +54,12 @@ class QueryCache:
         make: Callable[[list[str]], Iterable[EncodedQuery]],
     ) -> list[EncodedQuery]:
         """The queries of `questions`, in order: those that are kept, and what `make` makes of all others together."""
+        if not self.size:
+            return list(make(list(questions)))
         if len(questions) == 1:
             # One question is what most calls have, and what has to be fast.
             name = key(questions[0])
-            query = self.get(name) if self.size else None
+            query = self.get(name)
             if query is None:
                 (query,) = make(list(questions))
                 self.put(name, query)

@@ -176,8 +176,7 @@ class Turn:
     answer: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedQuery:
+class EncodedQuery(msgspec.Struct, frozen=True):
     """A query with its vectors; `text` is what the encoder read."""
 
     text: str

@@ -12,16 +12,17 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 from bridge import dialects
 from bridge.clauses import MAX_TOKENS, most_tokens
 from bridge.conversation import Conversation
-from bridge.dialects import Dialect
+from bridge.dialects import Dialect, Speaker
 from bridge.dialects import passages as _passages
 from bridge.dialects.hybrid import filtered
 from bridge.dialects.inside import Inside
@@ -64,7 +65,8 @@ class QueryRewriter:
         cache: the queries that were encoded last; ``QueryCache(0)`` keeps none.
 
     Raises:
-        UsageError, UnsupportedByEngine: `inside` or `hybrid` does not go with the rest, or with the engine.
+        UsageError, UnsupportedByEngine: `inside` or `hybrid` does not go with the rest, or with the engine; or that
+            does not speak a target's dialect.
     """
 
     encoder: Encoder | None
@@ -79,8 +81,16 @@ class QueryRewriter:
     two_phase: TwoPhase | None = None
     hybrid: Asked | None = None
     cache: QueryCache = dataclass_field(default_factory=QueryCache, compare=False, repr=False)
+    _unread: tuple[str, ...] = dataclass_field(init=False, compare=False, repr=False)
+    """What of a document does not come with a hit."""
+    _speakers: Mapping[str, Speaker] = dataclass_field(init=False, compare=False, repr=False)
+    """How each target is asked, by path; these two are the same for every query, which are many."""
 
     def __post_init__(self) -> None:
+        engine, version = self.engine, self.version
+        speakers = {one.path: dialects.speaker(one.dialect, engine, version, one.kind) for one in self.targets}
+        object.__setattr__(self, "_speakers", speakers)
+        object.__setattr__(self, "_unread", self._excluded([one.outermost for one in self.targets]))
         if self.hybrid and self.two_phase:
             raise UsageError("a hybrid search asks each part in one phase; leave one of the two out")
         if self.inside is None:
@@ -306,7 +316,7 @@ class QueryRewriter:
 
     def _key(self, question: str) -> Hashable:
         # A rewriter may be another's copy, with other settings and the same cache.
-        return self.encoder and self.encoder.query_fingerprint, self.pruning, len(self.targets), question
+        return self.encoder, self.pruning, len(self.targets), question
 
     def _encoded(self, questions: Sequence[str]) -> list[EncodedQuery]:
         encoder = self.encoder
@@ -334,7 +344,7 @@ class QueryRewriter:
                 rows = encoder.encode_query(new)
                 return (EncodedQuery(text, dense=DenseVector(row)) for text, row in zip(new, rows, strict=True))
 
-            vectors = [one.dense for one in self.cache.find(words, lambda text: (encoder.fingerprint, text), made)]
+            vectors = [one.dense for one in self.cache.find(words, lambda text: (encoder, text), made)]
         asked = zip(queries, words, vectors, strict=True)
         return [replace(query, words=text, dense=vector) for query, text, vector in asked]
 
@@ -343,12 +353,14 @@ class QueryRewriter:
         if self.pruning:
             left = self.pruning.apply(vector)
             vector, pruned, mass = left.vector, left.removed, left.removed_mass
-        vector, dropped = heaviest(vector, most_tokens(len(self.targets)))
-        return EncodedQuery(question, vector, dropped=dropped, pruned=pruned, pruned_mass=mass)
+        dropped = 0
+        if len(vector.ids) * len(self.targets) > MAX_TOKENS:
+            vector, dropped = heaviest(vector, most_tokens(len(self.targets)))
+        return EncodedQuery(question, vector, None, dropped, pruned, mass)
 
     def beside(self, encoded: EncodedQuery, filter: Mapping[str, Any] | None) -> EncodedQuery:  # noqa: A002
         """The query without the light tokens for which a long `filter` leaves no room, if it is that long."""
-        if encoded.sparse is None or (not filter and len(encoded.sparse) * len(self.targets) <= MAX_TOKENS):
+        if encoded.sparse is None or (not filter and len(encoded.sparse.ids) * len(self.targets) <= MAX_TOKENS):
             return encoded
         limit = most_tokens(len(self.targets), filter)
         if len(encoded.sparse) <= limit:
@@ -371,12 +383,10 @@ class QueryRewriter:
     def _clause(
         self, text: str, vector: SparseVector | None, size: int, inner: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        engine, version, inside = self.engine, self.version, self.inside
-
         def ask(one: Target) -> dict[str, Any]:
-            if inside or vector is None:
-                return cast(Inside, inside).query(engine, version, one.kind, one.path, text, size)
-            return dialects.query_for(one.dialect, engine, version, one.kind, one.path, vector, size)
+            if vector is None:
+                return cast(Inside, self.inside).query(self.engine, self.version, one.kind, one.path, text, size)
+            return self._speakers[one.path](one.path, vector, size)
 
         return clause_for(self.targets, ask, inner)
 
@@ -469,11 +479,16 @@ class QueryRewriter:
         return asked.pieces(self.engine, self.query(encoded, size=depth), encoded, depth, filter)
 
     def _source(self, explain: Explain | None) -> dict[str, Any]:
+        if explain != "vectors":
+            return {"excludes": list(self._unread)}
         # What explains a passage comes with it, by its inner hits.
-        unread = [one.outermost for one in self.targets if one.nested_path or explain != "vectors"]
-        unread += [path for path in self.hidden if not any(path.startswith(f"{whole}.") for whole in unread)]
-        source: dict[str, Any] = {"excludes": [*dict.fromkeys(unread), HASH_FIELD]}
-        return source | self._unhidden if explain == "vectors" else source
+        nested = [one.outermost for one in self.targets if one.nested_path]
+        return {"excludes": list(self._excluded(nested)), **self._unhidden}
+
+    def _excluded(self, fields: Sequence[str]) -> tuple[str, ...]:
+        """These fields and the hidden ones outside of them, once each, and the content hash."""
+        hidden = (path for path in self.hidden if not any(path.startswith(f"{whole}.") for whole in fields))
+        return *dict.fromkeys((*fields, *hidden)), HASH_FIELD
 
     @property
     def _unhidden(self) -> dict[str, bool]:

@@ -210,12 +210,12 @@ def query_tokens(vector: SparseVector) -> dict[str, float]:
     written = "\n".join(tokens)
     if _DOT in written or _ESCAPE in written or "" in tokens:
         tokens = tuple(token if "." in token else feature_key(token) for token in tokens)
-    return dict(zip(tokens, weights, strict=True))
+    return dict(zip(tokens, weights))  # noqa: B905 (of one vector, so of one length; strict costs a tenth of the call)
 
 
 def short_weights(vector: SparseVector) -> list[float]:
     """As `shortest`, of a query's weights: they come from a table, and the same ones again and again."""
-    return list(map(_short.__getitem__, vector.weights.tolist()))
+    return [_short[weight] for weight in vector.weights.tolist()]
 
 
 class _Short(dict[float, float]):

@@ -41,7 +41,7 @@ _min_score = click.option(
 )
 _dialect = click.option("--dialect", type=click.Choice(["neural_sparse", "rank_feature", "sparse_vector"]),
                         help="How to ask; by default the best that the engine's version understands.")  # fmt: skip
-_fields = click.option(
+field_option = click.option(
     "--field", "fields", multiple=True, metavar="FIELD[^BOOST]",
     help="A vector field; repeated, a hit's score is the sum of all, each times its boost. Default: the index's own, "
     "or embedding.",
@@ -68,7 +68,7 @@ turn_option = click.option(
 )  # fmt: skip
 
 
-_two_phase = click.option(
+two_phase_option = click.option(
     "--two-phase", is_flag=True, help="Let light tokens only change the order of what the heavy ones find: faster, and "
     "a hit of light tokens alone is not found."
 )  # fmt: skip
@@ -87,7 +87,8 @@ def _inside_of(options: dict[str, Any]) -> Inside | None:
     return Inside(**named) if named else None
 
 
-def _two_phase_of(options: dict[str, Any]) -> TwoPhase | None:
+def two_phase_of(options: dict[str, Any]) -> TwoPhase | None:
+    """What `--two-phase` says."""
     from bridge.twophase import TwoPhase
 
     return TwoPhase() if options["two_phase"] else None
@@ -134,7 +135,7 @@ def say_of_query(state: State, /, encoded: EncodedQuery) -> None:
     help="A model's id, folder or fingerprint; with --index, the index's own is the default.",
 )
 @click.option("--index", metavar="INDEX", help="Read field, kind, version and model off this index.")
-@_fields
+@field_option
 @click.option(
     "--kind",
     type=click.Choice(["rank_features", "sparse_vector"]),
@@ -161,7 +162,7 @@ def say_of_query(state: State, /, encoded: EncodedQuery) -> None:
 @prune_option
 @turn_option
 @conversation_option
-@_two_phase
+@two_phase_option
 @_inside
 @hybrid_options
 @click.option(
@@ -230,7 +231,7 @@ def _asking(options: dict[str, Any]) -> dict[str, Any]:
         "pruning": pruning_of(options["prune"]),
         "conversation": options["conversation"],
         "inside": _inside_of(options),
-        "two_phase": _two_phase_of(options),
+        "two_phase": two_phase_of(options),
         "hybrid": hybrid_of(options),
         "dense": options["dense"],
         **run_options(options),
@@ -260,7 +261,7 @@ def _offline(state: State, /, model: str | None, options: dict[str, Any]) -> Que
 @click.argument("index")
 @click.argument("text")
 @click.option("--model", metavar="MODEL", help="A model's id, folder or fingerprint; the index's own is the default.")
-@_fields
+@field_option
 @_dialect
 @_size
 @_start
@@ -271,7 +272,7 @@ def _offline(state: State, /, model: str | None, options: dict[str, Any]) -> Que
 @prune_option
 @turn_option
 @conversation_option
-@_two_phase
+@two_phase_option
 @_inside
 @explain_options
 @hybrid_options

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.asking import prune_option, pruning_of
+from bridge.cli.asking import field_option, prune_option, pruning_of, two_phase_of, two_phase_option
 from bridge.cli.common import BridgeCommand, State, model_options, pass_state, run_options
 from bridge.cli.fusing import hybrid_of, hybrid_options
 from bridge.errors import UsageError
@@ -47,8 +47,10 @@ _path = click.Path(path_type=Path)
 )
 @click.option("--split", default="test", show_default=True, metavar="SPLIT", help="Which judgements: qrels/SPLIT.tsv.")
 @click.option("--model", metavar="MODEL", help="A model's id, folder or fingerprint; the index's own is the default.")
+@field_option
 @click.option("--dialect", type=click.Choice(["neural_sparse", "rank_feature", "sparse_vector"]), help="How to ask.")
 @prune_option
+@two_phase_option
 @click.option("--run", "run_file", type=_path, metavar="FILE", help="Write the hits as a TREC run.")
 @click.option("--per-query", type=_path, metavar="FILE", help="Write each query's figures as TSV.")
 @click.option("--compare", type=_path, metavar="RUN", help="Test the difference from this TREC run, query by query.")
@@ -79,8 +81,10 @@ def evaluate(state: State, /, index: str, folder: Path, **options: Any) -> int:
             engine,
             index,
             model=options["model"],
+            fields=options["fields"],
             dialect=options["dialect"],
             pruning=pruning_of(options["prune"]),
+            two_phase=two_phase_of(options),
             hybrid=hybrid_of(options),
             dense=options["dense"],
             **run_options(options),

@@ -1,11 +1,12 @@
-"""Dialects: the same query vector in the words of each engine. `query_for` chooses one."""
+"""Dialects: the same query vector in the words of each engine. `speaker` chooses one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from bridge.dialects import elasticsearch, opensearch
-from bridge.dialects.features import Query
+from bridge.dialects.features import Query, rank_feature
 from bridge.errors import UnsupportedByEngine
 from bridge.records import SparseVector
 from bridge.settings import Product
@@ -47,6 +48,29 @@ def boosted(clause: Query, boost: float) -> Query:
     return {name: {**inner, "boost": boost}}
 
 
+Speaker = Callable[[str, SparseVector, int], Query]
+"""Field, query vector and number of hits wanted ─▶ a query clause."""
+
+
+def speaker(dialect: Dialect, product: Product, version: tuple[int, ...], kind: Kind) -> Speaker:
+    """What asks a field of that kind in the dialect, chosen once for many queries.
+
+    Raises:
+        UnsupportedByEngine: this product, version and field kind do not speak the dialect.
+    """
+    check(dialect, product, version, kind)
+    if product == "opensearch" and kind == "sparse_vector":
+        return lambda field, vector, size: opensearch.seismic(field, vector, k=size)
+    ask: Callable[[str, SparseVector], Query]
+    if dialect == "rank_feature":
+        ask = rank_feature
+    elif product == "elasticsearch":
+        ask = elasticsearch.sparse_vector if version >= (8, 15) else elasticsearch.term_bool
+    else:
+        ask = opensearch.neural_sparse
+    return lambda field, vector, size: ask(field, vector)
+
+
 def query_for(
     dialect: Dialect,
     product: Product,
@@ -59,14 +83,6 @@ def query_for(
     """`vector` as a query clause; `size` is the number of hits wanted.
 
     Raises:
-        UnsupportedByEngine: this product, version and field kind do not speak the dialect.
+        UnsupportedByEngine: see `speaker`.
     """
-    check(dialect, product, version, kind)
-    if dialect == "rank_feature":
-        return opensearch.rank_feature(field, vector)
-    if product == "elasticsearch":
-        newer = version >= (8, 15)
-        return (elasticsearch.sparse_vector if newer else elasticsearch.term_bool)(field, vector)
-    if kind == "sparse_vector":
-        return opensearch.seismic(field, vector, k=size)
-    return opensearch.neural_sparse(field, vector)
+    return speaker(dialect, product, version, kind)(field, vector, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -68,13 +69,18 @@ class TokenVocabulary:
 
     def __init__(self, token_list: Sequence[str]) -> None:
         self._tokens = tuple(token_list)
-        self.index: Mapping[str, int] = {token: i for i, token in enumerate(self._tokens)}
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Token ─▶ id."""
+        return {token: i for i, token in enumerate(self._tokens)}
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     def tokens(self, ids: Ids) -> tuple[str, ...]:
-        return tuple(map(self._tokens.__getitem__, ids.tolist()))
+        known = self._tokens
+        return tuple([known[i] for i in ids.tolist()])  # faster than a generator: every query comes by
 
     def token(self, i: int) -> str:
         """The token of one id."""

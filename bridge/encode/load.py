@@ -16,9 +16,7 @@ import msgspec
 from bridge.encode.base import Encoder
 from bridge.encode.folder import CARD_FILE, EXPORT_FILE, find_table, read_json
 from bridge.encode.hub import fetch_repository, is_repository
-from bridge.encode.licences import say_licence
 from bridge.encode.lookup import LookupEncoder
-from bridge.encode.recipe import has_weights, is_sparse_folder
 from bridge.encode.run_options import RunOptions
 from bridge.errors import ModelFormatError, ModelNotFound, UsageError
 from bridge.models import Activation, find_card
@@ -70,8 +68,12 @@ def load_encoder(
         return OnnxSpladeEncoder(folder, name=name, options=run)
     card = find_card(name or folder.name)
     if card:
+        from bridge.encode.licences import say_licence
+
         say_licence(card)
-    if is_sparse_folder(folder):
+    if _is_sparse(folder):
+        from bridge.encode.recipe import has_weights
+
         if has_weights(folder):
             from bridge.encode.splade import SpladeEncoder
 
@@ -108,6 +110,18 @@ def _fitted(folder: Path, options: RunOptions, teacher: str | None) -> Encoder:
     return LexicalEncoder(folder)
 
 
+def _is_sparse(folder: Path) -> bool:
+    if not _has_transformer(folder):
+        return False
+    from bridge.encode.recipe import is_sparse_folder
+
+    return is_sparse_folder(folder)
+
+
+def _has_transformer(folder: Path) -> bool:
+    return (folder / "modules.json").is_file() or (folder / "config.json").is_file()
+
+
 def _is_static_embedding(folder: Path) -> bool:
     """Whether this is a SparseStaticEmbedding alone: its table and its tokenizer, and no transformer."""
     return (folder / "model.safetensors").is_file() and not (folder / "config.json").is_file()
@@ -115,9 +129,9 @@ def _is_static_embedding(folder: Path) -> bool:
 
 def _why_not(folder: Path) -> str:
     """What keeps the folder from being a sparse model, and what would help."""
-    if is_sparse_folder(folder):
+    if _is_sparse(folder):
         return f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin"
-    if (folder / "modules.json").is_file() or (folder / "config.json").is_file():
+    if _has_transformer(folder):
         return (
             f"{folder} is not a sparse model: its architecture is no masked language model, and it has no table of "
             "query weights; a dense model goes with --dense"

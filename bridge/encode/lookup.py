@@ -46,24 +46,39 @@ class Wordpieces:
         self.tokenizer = load_tokenizer(path)
         if lowercase:
             lower_first(self.tokenizer)
+        content: dict[str, Any] = read_json(path)
+        listed = _listed(self.tokenizer, content)
         size = self.tokenizer.get_vocab_size(with_added_tokens=True)
-        listed = self.tokenizer.get_vocab(with_added_tokens=True)
         tokens = [""] * max(size, 1 + max(listed.values(), default=-1))
         for token, i in listed.items():
             tokens[i] = token
         self.vocabulary = TokenVocabulary(tokens)
-        content: dict[str, Any] = read_json(path)
         self.special = special_ids(content, listed)
-        # What a tokenizer was last told of truncation and padding is saved with it, and is nothing of its own.
-        own = {name: value for name, value in content.items() if name not in ("truncation", "padding")}
-        self.fingerprint = hashlib.sha256(msgspec.json.encode(own, order="sorted")).hexdigest()
-        self.space = f"tokens-{hashlib.sha256(chr(0).join(tokens).encode()).hexdigest()[:16]}"
+        # Whoever asks offline needs no name for this, and starts sooner without.
+        self._tokens, self._content = tokens, path.read_bytes()
         self._cutters: dict[int, Tokenizer] = {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of all that decides how a text is read."""
+        # What a tokenizer was last told of truncation and padding is saved with it, and is nothing of its own.
+        content = msgspec.json.decode(self._content)
+        own = {name: value for name, value in content.items() if name not in ("truncation", "padding")}
+        return hashlib.sha256(msgspec.json.encode(own, order="sorted")).hexdigest()
+
+    @cached_property
+    def space(self) -> str:
+        """Names the vocabulary."""
+        return f"tokens-{hashlib.sha256(chr(0).join(self._tokens).encode()).hexdigest()[:16]}"
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, in reading order, special tokens (and `[UNK]`) left out."""
+        return [[i for i in ids if i not in self.special] for ids in self.all_ids(texts)]
+
+    def all_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same, with the special tokens that stand in a text as words, and `[UNK]`."""
         encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [[i for i in one.ids if i not in self.special] for one in encoded]
+        return [one.ids for one in encoded]
 
     def framed(self, texts: Sequence[str] | Sequence[tuple[str, str]], length: int) -> list[Framed]:
         """Each text, or pair of texts, with the model's special tokens, cut to `length` with them included.
@@ -124,6 +139,19 @@ def lower_first(tokenizer: Tokenizer) -> None:
     tokenizer.normalizer = Chain([Lowercase(), own] if own else [Lowercase()])
 
 
+def _listed(tokenizer: Tokenizer, content: dict[str, Any]) -> dict[str, int]:
+    """Token ─▶ id. The same as `get_vocab` of the tokenizer, which takes longer than reading its file."""
+    vocabulary = (content.get("model") or {}).get("vocab")
+    if isinstance(vocabulary, dict):
+        names = (entry["content"] for entry in content.get("added_tokens", []))
+        added = {name: tokenizer.token_to_id(name) for name in names}
+        found: dict[str, int] = vocabulary | added
+        if len(found) == tokenizer.get_vocab_size(with_added_tokens=True) and None not in added.values():
+            return found
+    listed: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+    return listed
+
+
 def special_ids(content: dict[str, Any], listed: dict[str, int]) -> frozenset[int]:
     """Ids of the tokens that a tokenizer.json marks as special, and of its unknown token."""
     special = {entry["id"] for entry in content.get("added_tokens", []) if entry.get("special")}
@@ -159,14 +187,10 @@ def read_weights(path: Path, vocabulary: TokenVocabulary) -> Weights:
     if path.suffix == ".safetensors":
         return _read_table(path, len(vocabulary))
     named = read_idf(path) if path.suffix == ".json" else _read_token_weights(path)
-    weights = np.full(len(vocabulary), MISSING_WEIGHT, dtype=np.float32)
+    weights = [named.get(token, MISSING_WEIGHT) for token in map(vocabulary.token, range(len(vocabulary)))]
     # What is too large for a float32 is found by who looks for numbers that are not finite.
     with np.errstate(over="ignore"):
-        for token, weight in named.items():
-            i = vocabulary.index.get(token)
-            if i is not None:
-                weights[i] = weight
-    return weights
+        return np.array(weights, dtype=np.float32)
 
 
 def _read_token_weights(path: Path) -> dict[str, float]:
@@ -217,17 +241,23 @@ class LookupEncoder:
         self._weights = read_weights(found, self.vocabulary)
         if not np.isfinite(self._weights).all():
             raise ModelFormatError(f"{found} holds weights that are not finite numbers")
-        self._weightless = frozenset(np.flatnonzero(self._weights <= 0).tolist())
+        self._unasked = self._pieces.special.union(np.flatnonzero(self._weights <= 0).tolist())
         self._length, self._prompt = tokenizer_length(folder), prompt
         self._separator = separator_token(folder)
-        self.space = self._pieces.space
-        # By what is in the table, not by its file: an IDF file and its SparseStaticEmbedding are one encoder.
-        content = hashlib.sha256(self._weights.tobytes()).hexdigest()
-        whole = "-".join((self._pieces.fingerprint, content, str(self._length), prompt))
-        self.fingerprint = f"lookup-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
         self.files: tuple[Path, ...] = tuple(
             path for path in (folder / "tokenizer.json", folder / "tokenizer_config.json", found) if path.is_file()
         )
+
+    @property
+    def space(self) -> str:
+        return self._pieces.space
+
+    @cached_property
+    def fingerprint(self) -> str:
+        # By what is in the table, not by its file: an IDF file and its SparseStaticEmbedding are one encoder.
+        content = hashlib.sha256(self._weights.tobytes()).hexdigest()
+        whole = "-".join((self._pieces.fingerprint, content, str(self._length), self._prompt))
+        return f"lookup-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
 
     @property
     def query_fingerprint(self) -> str:
@@ -256,14 +286,17 @@ class LookupEncoder:
     def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
         if self._prompt:
             texts = [self._prompt + text if text else text for text in texts]
-        return [self._query(ids) for ids in self._pieces.ids(texts)]
+        return [self._query(ids) for ids in self._pieces.all_ids(texts)]
 
     def spans(self, text: str) -> list[Span]:
         return self._pieces.spans(text)
 
     def _query(self, ids: list[int]) -> SparseVector:
-        asked = np.array(sorted(set(ids[: self._length]) - self._weightless), dtype=np.int32)
-        return SparseVector(asked, self._weights[asked], self.vocabulary)
+        if self._length is not None and len(ids) > self._length:
+            # Special tokens do not count.
+            ids = [i for i in ids if i not in self._pieces.special][: self._length]
+        asked = np.array(sorted(set(ids).difference(self._unasked)), dtype=np.int32)
+        return SparseVector(asked, self._weights.take(asked), self.vocabulary)
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         del texts

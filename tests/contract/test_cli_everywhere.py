@@ -62,6 +62,12 @@ def test_register_ingest_search_evaluate_and_doctor(
     assert plain["ndcg@10"] > 0.6
     hybrid = json.loads(run("evaluate", index, str(CORPUS), "--json", "--hybrid", "bm25", "--compare", "plain.trec"))
     assert hybrid["compare"]["queries"] == plain["queries"]
+    boosted = json.loads(run("evaluate", index, str(CORPUS), "--json", "--field", "embedding^2"))
+    assert boosted == plain
+    phases = json.loads(run("evaluate", index, str(CORPUS), "--json", "--two-phase"))
+    # Where every document is within the window, the second phase undoes what the first has left out.
+    assert phases["ndcg@10"] == pytest.approx(plain["ndcg@10"], abs=0.02)
+    run("evaluate", index, str(CORPUS), "--field", "nowhere", code=2)
     # Into another index from this one, and what cannot go in is kept.
     assert json.loads(run("ingest", f"{index}-again", f"index:{index}", "--model", "model", "--json"))["indexed"] == 240
     (tmp_path / "wrong.jsonl").write_text('{"_id": "x"}\n')
