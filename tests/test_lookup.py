@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models
 
 from bridge.encode import Encoder, load_encoder
 from bridge.encode.lookup import LookupEncoder, Wordpieces
@@ -171,3 +173,27 @@ def test_a_tokenizer_that_is_none_is_refused(tmp_path: Path, content: str) -> No
     (folder / "tokenizer.json").write_text(content)
     with pytest.raises(ModelFormatError, match="is not a tokenizer"):
         load_encoder(folder)
+
+
+def bert_pieces(shared: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(shared / "bert-uncased" / "tokenizer.json"))
+
+
+def with_added(shared: Path) -> Tokenizer:
+    tokenizer = bert_pieces(shared)
+    tokenizer.add_tokens(["entirely-new", "dog"])
+    tokenizer.add_special_tokens(["[Q]"])
+    return tokenizer
+
+
+def unigrams(shared: Path) -> Tokenizer:
+    return Tokenizer(models.Unigram([("<unk>", 0.0), ("▁red", -1.0), ("▁blue", -2.0)], unk_id=0))
+
+
+@pytest.mark.parametrize("make", [bert_pieces, with_added, unigrams])
+def test_the_vocabulary_is_the_tokenizers_own(shared: Path, tmp_path: Path, make: Callable[[Path], Tokenizer]) -> None:
+    make(shared).save(str(tmp_path / "tokenizer.json"))
+    listed = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).get_vocab(with_added_tokens=True)
+    vocabulary = Wordpieces(tmp_path).vocabulary
+    assert dict(vocabulary.index) == listed
+    assert [vocabulary.token(i) for i in listed.values()] == list(listed)
