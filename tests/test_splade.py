@@ -91,6 +91,7 @@ def largest_difference(encoder: Any, folder: Path, texts: list[str]) -> float:
     return max(float(np.abs(a - b).max()) for a, b in pairs)
 
 
+@pytest.mark.timeout(3600 if FULL else 600)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 def test_equals_sentence_transformers(
