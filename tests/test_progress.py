@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from bridge.cli.progress import Speed, lines
 from bridge.engines import Engine
 from bridge.records import Effort, Progress
+from tests.faults.proxy import fault_proxy
 
 LINE = re.compile(
     r"ingest: [\d,]+ documents, \d+ % of the source, [\d,.]+/s, \d+:\d\d:\d\d left, encoding [\d.]+ s, "
@@ -94,8 +96,10 @@ def environment() -> dict[str, str]:
 
 
 def test_a_load_says_a_line_now_and_then(engine: Engine, index: str, opensearch_url: str, corpus: Path) -> None:
-    words = [*COMMAND, "--url", opensearch_url, "ingest", index, str(corpus), "--chunk-documents", "5"]
-    done = subprocess.run(words, env=environment(), cwd=corpus.parent, capture_output=True, text=True, check=False)
+    # Slow answers, so that no machine is done before the first line is due.
+    with fault_proxy(opensearch_url, repeat("latency")) as slow:
+        words = [*COMMAND, "--url", slow.url, "ingest", index, str(corpus), "--chunk-documents", "90"]
+        done = subprocess.run(words, env=environment(), cwd=corpus.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("ingest: ")]
     assert said

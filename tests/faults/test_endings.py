@@ -11,22 +11,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 
 import pytest
 
 from bridge.engines import Engine
 from tests.faults.corpus import State, state_of, write_corpus
+from tests.faults.proxy import fault_proxy
 from tests.faults.running import COUNTED, ROOT, Load, is_restored, load, refresh_interval
 
 DOCUMENTS = 6000
+
+
+@contextmanager
+def slowed(engine: Engine, requests: int = 30) -> Iterator[str]:
+    """A URL of the engine by which the first requests of a load take seconds, however fast the machine is."""
+    with fault_proxy(engine.url, repeat("latency", requests)) as proxy:
+        yield proxy.url
 
 
 @pytest.fixture
 def loading(tmp_path: Path, engine: Engine, index: str) -> Iterator[Load]:
     """A load that is under way: its checkpoint has moved, and the index does not refresh."""
     write_corpus(tmp_path / "corpus.jsonl", DOCUMENTS)
-    with load(tmp_path, engine, index) as one:
+    with slowed(engine) as url, load(tmp_path, engine, index, url=url) as one:
         one.start()
         one.wait(one.position)
         assert refresh_interval(engine, index) == "-1"
@@ -71,7 +81,7 @@ def test_a_signal_that_nohup_ignores(tmp_path: Path, engine: Engine, index: str)
     def ignore() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    with load(tmp_path, engine, index, before=ignore) as one:
+    with slowed(engine) as url, load(tmp_path, engine, index, before=ignore, url=url) as one:
         one.start()
         one.wait(one.position)
         one.signal(signal.SIGHUP)
@@ -156,7 +166,7 @@ def test_every_ending_can_be_gone_on_from(tmp_path: Path, engine: Engine, index:
         said = alone.run()
         state = state_of(engine, alone.index, alone.letters)
         engine.delete_index(alone.index)
-    with load(tmp_path, engine, index) as one:
+    with slowed(engine, 90) as url, load(tmp_path, engine, index, url=url) as one:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             reached = one.position()
             one.start()
