@@ -382,7 +382,7 @@ def _refused(doc: Doc, error: DocumentError) -> BulkOutcome:
     document = {name: _plain(value) for name, value in doc.source.items()}
     if doc.op != "index":
         document["_op"] = doc.op
-    return _dead(DeadLetter(doc.position, doc.id, str(error), document))
+    return BulkOutcome(doc.position, doc.id, "dead", 0, str(error), document, doc.version, doc.routing)
 
 
 def _plain(value: Any) -> Any:

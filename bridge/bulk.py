@@ -509,4 +509,6 @@ def _dead(document: EncodedDoc, reason: str, attempts: int) -> BulkOutcome:
     # A letter says what was asked for, so that trying it again asks for the same.
     kept = document.source if document.line is None else document.line
     kept = kept if document.op == "index" else {**kept, "_op": document.op}
-    return BulkOutcome(document.position, document.id, "dead", attempts, reason, kept)
+    return BulkOutcome(
+        document.position, document.id, "dead", attempts, reason, kept, document.version, document.routing
+    )

@@ -19,6 +19,8 @@ from bridge.records import BulkOutcome
 class DeadLetterFile:
     """JSON lines ``{"file", "line", "id", "reason", "document"}``, made when the first one comes.
 
+    Where a document has an external version, or a routing of its own, ``version`` and ``routing`` follow.
+
     Older letters stay: those of an earlier run are still not in the index. A resumed run meets those
     documents again whose letters a broken-off one wrote past its checkpoint (`size`): such a letter is
     not written twice. It is not cut either, for another run may have written to the file since.
@@ -43,18 +45,17 @@ class DeadLetterFile:
 
     def append(self, outcome: BulkOutcome) -> None:
         """Raises SourceError where the file cannot be written."""
-        line = (
-            msgspec.json.encode(
-                {
-                    "file": outcome.position.file,
-                    "line": outcome.position.line,
-                    "id": outcome.id,
-                    "reason": outcome.reason,
-                    "document": outcome.document,
-                }
-            )
-            + b"\n"
-        )
+        letter = {
+            "file": outcome.position.file,
+            "line": outcome.position.line,
+            "id": outcome.id,
+            "reason": outcome.reason,
+            "document": outcome.document,
+        }
+        for name, value in (("version", outcome.version), ("routing", outcome.routing)):
+            if value is not None:
+                letter[name] = value
+        line = msgspec.json.encode(letter) + b"\n"
         self.first = self.first or f"{outcome.position}: {outcome.reason}"
         if self._there[_digest(line)] > 0:
             self._there[_digest(line)] -= 1

@@ -205,6 +205,10 @@ class BulkOutcome(msgspec.Struct, frozen=True):
     reason: str | None = None
     document: Any = None
     """What the dead-letter file keeps; None unless dead."""
+    version: int | None = None
+    """As `Doc.version`; None unless dead."""
+    routing: str | None = None
+    """As `Doc.routing`; None unless dead."""
 
 
 @dataclass(frozen=True, slots=True)

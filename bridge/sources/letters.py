@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from bridge.errors import SourceError
-from bridge.records import DeadLetter, Position
+from bridge.records import DeadLetter, Doc, Position
 from bridge.sources.documents import Item, to_item
 from bridge.sources.files import SourceFile
 from bridge.sources.options import SourceOptions
@@ -24,6 +24,8 @@ class Letter(msgspec.Struct, frozen=True):
     id: str | None
     reason: str
     document: Any
+    version: int | None = None
+    routing: str | None = None
 
     @property
     def position(self) -> Position:
@@ -49,7 +51,13 @@ def read_letters(file: SourceFile, options: SourceOptions, cursor: Cursor) -> It
         fields = dict(letter.document)
         if letter.id is not None and options.id_from == "field":
             fields.setdefault(options.id_field, letter.id)
-        yield to_item(fields, letter.position, options)
+        item = to_item(fields, letter.position, options)
+        if isinstance(item, Doc):
+            # Without its version an old document would replace what was written since, and without its routing it
+            # would be a second one beside the first.
+            version = letter.version if item.version is None else item.version
+            item = msgspec.structs.replace(item, version=version, routing=letter.routing)
+        yield item
 
 
 def letters(file: SourceFile, cursor: Cursor | None = None) -> Iterator[Letter]:

@@ -151,3 +151,49 @@ def test_an_update_leaves_the_rest(
     code, summary = load({"_id": "1", "_op": "update", "price": 2}, {"_id": "1", "_op": "update", "text": "word2"})
     assert (code, summary["indexed"], summary["dead"]) == (3, 1, 1)
     assert stored(engine, index)["1"].items() >= {"text": "word1", "price": 2}.items()
+
+
+def test_a_letter_keeps_its_version_and_its_routing(
+    bridge: Bridge, engine: Engine, index: str, model: str, tmp_path: Path, opensearch_url: str
+) -> None:
+    """Tried again, an old document replaces nothing newer, and a routed one goes where it was."""
+
+    def run(*words: str, code: int = 0) -> Fields:
+        found, out, err = bridge(*words, "--json", url=opensearch_url)
+        assert found == code, err
+        result: Fields = json.loads(out)
+        return result
+
+    def feed(record: Fields, code: int = 0) -> Fields:
+        (tmp_path / "feed.jsonl").write_text(json.dumps(record) + "\n")
+        return run("ingest", index, "feed.jsonl", "--model", model, "--version-field", "v", "--fresh", code=code)
+
+    feed({"_id": "a", "text": "word1", "day": 1, "v": 1})
+    feed({"_id": "b", "text": "word2", "day": "a Tuesday", "v": 5}, code=3)
+    letters = tmp_path / f"{index}.dead-letter.jsonl"
+    (letter,) = map(json.loads, letters.read_text().splitlines())
+    assert (letter["id"], letter["version"]) == ("b", 5)
+    assert "routing" not in letter
+    feed({"_id": "b", "text": "word3", "day": 2, "v": 6})
+    letters.write_text(json.dumps(letter | {"document": letter["document"] | {"day": 3}}) + "\n")
+    assert run("dead-letter", "retry", letters.name)["unchanged"] == 1
+    assert stored(engine, index)["b"]["version of it"] == 6
+    assert not letters.exists()
+
+    # Of an index, whose documents have versions and routings of their own.
+    other = f"{index}-routed"
+    engine.create_index(other, {"settings": {"number_of_replicas": 0}})
+    try:
+        body = {"text": "word4", "day": "Wednesday"}
+        lines = (json.dumps({"index": {"_id": "c", "routing": "here"}}), json.dumps(body), "")
+        assert engine.bulk(other, "\n".join(lines).encode())[0]["index"]["status"] == 201
+        assert run("ingest", index, f"index:{other}", "--model", model, code=3)["dead"] == 1
+    finally:
+        engine.delete_index(other)
+    (letter,) = map(json.loads, letters.read_text().splitlines())
+    assert (letter["id"], letter["routing"]) == ("c", "here")
+    letters.write_text(json.dumps(letter | {"document": body | {"day": 4}}) + "\n")
+    assert run("dead-letter", "retry", letters.name)["indexed"] == 1
+    engine.refresh(index)
+    (hit,) = engine.search(index, {"query": {"ids": {"values": ["c"]}}})["hits"]["hits"]
+    assert hit["_routing"] == "here"
