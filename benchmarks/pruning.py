@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bridge.encode.dense as dense
-from bridge.cli.measuring import measure
+from bridge.measured import measure
 from bridge.engines import Engine, open_engine
 from bridge.errors import BridgeError
 from bridge.evaluate import Judged, Run, compare, read_judged

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bridge.cli.measuring import measure
+from bridge.measured import measure
 from bridge.engines import Engine
 from bridge.evaluate import Evaluation, Judged, Run
 from bridge.fit import FitOptions

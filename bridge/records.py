@@ -273,6 +273,18 @@ class PassageHit:
     id: str | None = None
     matches: Sequence[TokenScore] = field(default=())
 
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it; without what is not known."""
+        found = {
+            "id": self.id,
+            "score": self.score,
+            "start": self.start,
+            "end": self.end,
+            "text": self.text,
+            "tokens": {match.token: match.contribution for match in self.matches},
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -286,3 +298,13 @@ class Hit:
     source: Mapping[str, Any]
     matches: Sequence[TokenScore] = field(default=())
     passages: Sequence[PassageHit] = field(default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it: `tokens` says what each made of the score."""
+        found = {
+            "id": self.id,
+            "score": self.score,
+            "source": dict(self.source),
+            "tokens": {match.token: match.contribution for match in self.matches},
+        }
+        return found | ({"passages": [one.as_dict() for one in self.passages]} if self.passages else {})

@@ -302,7 +302,7 @@ def search(state: State, /, index: str, text: str, model: str | None, **options:
     if state.json:
         query = result.query
         counted = {"dropped": query.dropped, "pruned": query.pruned}
-        found = [_as_json(hit) for hit in result.hits]
+        found = [hit.as_dict() for hit in result.hits]
         if options["explain"]:
             found = [hit | {"explanation": one.as_dict()} for hit, (_, one) in zip(found, why, strict=True)]
         state.out({"took": result.took, "hits": found, **counted})
@@ -367,28 +367,6 @@ def _excerpt(hit: Hit, text_fields: Sequence[str]) -> str:
         return _short(text_of(hit.source, text_fields or list(hit.source)))
     except DocumentError:
         return ""
-
-
-def _as_json(hit: Hit) -> dict[str, Any]:
-    found = {
-        "id": hit.id,
-        "score": hit.score,
-        "source": dict(hit.source),
-        "tokens": {match.token: match.contribution for match in hit.matches},
-    }
-    return found | ({"passages": [_passage_json(one) for one in hit.passages]} if hit.passages else {})
-
-
-def _passage_json(passage: PassageHit) -> dict[str, Any]:
-    found = {
-        "id": passage.id,
-        "score": passage.score,
-        "start": passage.start,
-        "end": passage.end,
-        "text": passage.text,
-        "tokens": {match.token: match.contribution for match in passage.matches},
-    }
-    return {key: value for key, value in found.items() if value is not None}
 
 
 def _parse_filter(text: str | None) -> dict[str, Any] | None:

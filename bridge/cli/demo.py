@@ -77,9 +77,10 @@ def _teacher(named: str | None) -> tuple[str | None, str]:
 
 
 def _run(state: State, /, engine: Engine, corpus: Path, scratch: Path, teacher: str | None, why: str) -> None:
-    from bridge.cli.measuring import counting, evaluation_table, measure
+    from bridge.cli.measuring import counting, evaluation_table
     from bridge.evaluate import read_judged
     from bridge.ingest import IngestOptions, ingest
+    from bridge.measured import measure
     from bridge.rewrite import QueryRewriter
     from bridge.sources import open_source
 

@@ -20,14 +20,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bridge.conversation import Conversation
-    from bridge.engines import Engine
-    from bridge.evaluate import Comparison, Evaluation, Run
+    from bridge.evaluate import Comparison, Evaluation
     from bridge.judged import Judged
-    from bridge.records import EncodedQuery, SparseVector
     from bridge.rewrite import QueryRewriter
-
-DEPTH = 100
-"""Hits asked for a query: recall@100 looks at no more."""
 
 _path = click.Path(path_type=Path)
 
@@ -68,6 +63,7 @@ def evaluate(state: State, /, index: str, folder: Path, **options: Any) -> int:
     bridge evaluate articles mtrag --conversations last --conversations all --conversations rewrite
     """
     from bridge.evaluate import compare, read_run, write_per_query, write_run
+    from bridge.measured import measure
     from bridge.rewrite import QueryRewriter
 
     forms: tuple[Conversation | None, ...] = tuple(dict.fromkeys(options["forms"])) or (None,)
@@ -128,41 +124,6 @@ def _judged(folder: Path, options: dict[str, Any]) -> Callable[[QueryRewriter], 
     return lambda rewriter: conversations.as_queries(
         lambda asked: rewriter.question(asked.turns, rewritten=asked.rewritten)
     )
-
-
-def measure(
-    engine: Engine, index: str, rewriter: QueryRewriter, judged: Judged, progress: Callable[[int, int], None]
-) -> tuple[Evaluation, Run]:
-    """Search every judged query, and take a sample of the index's vectors."""
-    from bridge.evaluate import document_stats
-    from bridge.evaluate import evaluate as run
-    from bridge.search import sample_vectors, search
-    from bridge.tokens import by_ids
-
-    asked: dict[str, EncodedQuery] = {}
-
-    def hits(text: str) -> Any:
-        found = search(engine, index, rewriter, text, size=DEPTH, matches=False, fields=False)
-        asked[text] = found.query
-        return found.hits
-
-    def vector(text: str) -> SparseVector:
-        sparse = asked[text].sparse
-        assert sparse is not None  # noqa: S101
-        return sparse
-
-    vectors = sample_vectors(engine, index, rewriter)
-    if rewriter.encoder and by_ids(rewriter.kind, rewriter.engine):
-        # Stored under ids; a query's terms are counted as tokens.
-        names = {str(i): token for token, i in rewriter.encoder.vocabulary.index.items()}  # type: ignore[attr-defined]
-        vectors = ({names[key]: weight for key, weight in vector.items()} for vector in vectors)
-    evaluation, found = run(
-        judged, hits, query_vector=vector, document_stats=document_stats(vectors), progress=progress
-    )
-    if rewriter.pruning:
-        pruned = sum(asked[text].pruned for text in judged.queries.values())
-        evaluation = replace(evaluation, pruned_terms=pruned / len(judged.queries))
-    return evaluation, found
 
 
 def evaluation_table(index: str, evaluations: Evaluation | Mapping[str, Evaluation]) -> Table:
