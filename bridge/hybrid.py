@@ -281,7 +281,7 @@ def asked_of(
     index: str,
     there: IndexModel | None,
     hybrid: Hybrid | str,
-    model: str | None = None,
+    model: str | DenseEncoder | None = None,
     **options: Any,
 ) -> Asked:
     """A hybrid search of an index, whose dense encoder is found as the index says.
@@ -291,7 +291,7 @@ def asked_of(
         index: its name.
         there: what it says of itself.
         hybrid: the parts.
-        model: the dense encoder, where it is not to be found.
+        model: the dense encoder, where it is not to be found, or one that is loaded already.
         options: as for `bridge.load_encoder`.
 
     Raises:
@@ -314,7 +314,10 @@ def asked_of(
             f"index {index} has no dense vectors to ask: leave dense out of the hybrid search, or ingest with --dense"
         )
     run = dense_options(options)
-    dense = load_dense(model, **run) if model else find_dense(engine, there.dense_encoder, **run)
+    if isinstance(model, str):
+        dense = load_dense(model, **run)
+    else:
+        dense = model or find_dense(engine, there.dense_encoder, **run)
     if dense.fingerprint != there.dense_encoder:
         raise ModelMismatch(
             f"index {index} holds dense vectors of {there.dense_encoder}; the model {dense.name} is "

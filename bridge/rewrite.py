@@ -39,6 +39,7 @@ from bridge.tokens import Kind, by_ids, heaviest
 from bridge.twophase import TwoPhase
 
 if TYPE_CHECKING:
+    from bridge.encode.dense import DenseEncoder
     from bridge.engines import Engine
     from bridge.hybrid import Asked, Hybrid
 
@@ -107,6 +108,7 @@ class QueryRewriter:
         cls,
         model: str | os.PathLike[str] | None = None,
         *,
+        encoder: Encoder | None = None,
         engine: str = "opensearch",
         version: str = "3.6.0",
         field: str = VECTOR_FIELD,
@@ -128,6 +130,7 @@ class QueryRewriter:
 
         Args:
             model: a model's folder, or a fitted model's fingerprint; none with `inside`.
+            encoder: a model that is loaded already, instead.
             engine: ``opensearch`` or ``elasticsearch``.
             version: of the engine, like ``3.6.0``.
             field: the index's vector field; with `nested_path` the one inside of each passage.
@@ -160,9 +163,10 @@ class QueryRewriter:
         for name, boost in map(read_field, fields or (field,)):
             path = f"{nested}.{name}" if nested and not name.startswith(f"{nested}.") else name
             targets.append(Target(path, checked, spoken, boost, nested))
-        if not model and not inside:
+        if not model and not encoder and not inside:
             raise UsageError("name a model, or what encodes in the cluster")
-        encoder = load_encoder(model, **options) if model else None
+        if model:
+            encoder = load_encoder(model, **options)
         beside: Asked | None = None
         if hybrid:
             from bridge.hybrid import asked_offline
@@ -188,6 +192,7 @@ class QueryRewriter:
         index: str,
         *,
         model: str | None = None,
+        encoder: Encoder | None = None,
         fields: Sequence[str] = (),
         dialect: str | None = None,
         pruning: Pruning | None = None,
@@ -195,7 +200,7 @@ class QueryRewriter:
         inside: Inside | None = None,
         two_phase: TwoPhase | None = None,
         hybrid: Hybrid | str | None = None,
-        dense: str | None = None,
+        dense: str | DenseEncoder | None = None,
         **options: Any,
     ) -> QueryRewriter:
         """A rewriter for an index: field, kind, passages, version and model are read off the cluster.
@@ -204,6 +209,7 @@ class QueryRewriter:
             engine: where the index is.
             index: its name, or an alias.
             model: the query encoder; the index's own by default.
+            encoder: one that is loaded already, instead.
             fields: the vector fields that are asked, by full path, with a boost like ``title_embedding^2`` each if
                 wanted; the one that the bridge fills by default. Of an index that the bridge did not make these
                 and the model must be named.
@@ -225,17 +231,16 @@ class QueryRewriter:
         form: Conversation = _one_of("conversation", conversation, get_args(Conversation))
         state = engine.require_index(index)
         there = IndexModel.of(state)
-        if there is None and not ((model or inside) and fields):
+        if there is None and not ((model or encoder or inside) and fields):
             raise UsageError(
                 f"index {index} was not made by the bridge (no _meta.bridge): register it, or name its vector field "
                 "and the model of its vectors (--field, --model)"
             )
-        encoder: Encoder | None = None
         if model:
             encoder = load_encoder(model, **options)
-            if there:
-                there.check_query_encoder(encoder, index)
-        elif not inside:
+        if encoder and there:
+            there.check_query_encoder(encoder, index)
+        elif not encoder and not inside:
             encoder = find_model(engine, there.query_encoders[0] if there else "", **options)
         info = engine.info()
         spoken: Dialect | None = _one_of("dialect", dialect, get_args(Dialect)) if dialect else None

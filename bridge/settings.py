@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import msgspec
 
 from bridge.errors import SettingsError
+from bridge.servesettings import ServeSettings, with_environment
 
 APP = "neural-sparse-bridge"
 Product = Literal["opensearch", "elasticsearch"]
@@ -55,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The whole settings file."""
 
     engine: EngineSettings = EngineSettings()
+    serve: ServeSettings = ServeSettings()
 
 
 def without_credentials(url: str) -> str:
@@ -91,7 +93,8 @@ def load_settings(
         SettingsError: unreadable, not TOML, an unknown key, or a value of the wrong kind.
     """
     env = os.environ if environment is None else environment
-    engine = msgspec.structs.asdict(_read(file, env).engine)
+    read = _read(file, env)
+    engine = msgspec.structs.asdict(read.engine)
     prefixes = ["OPENSEARCH", "ELASTICSEARCH"]
     if (product or engine["product"]) == "elasticsearch":
         prefixes.reverse()
@@ -124,7 +127,7 @@ def load_settings(
         raise SettingsError("settings: the API key holds white space, or characters that are not ASCII")
     if checked.ca_file:
         _check_ca_file(checked.ca_file)
-    return Settings(engine=checked)
+    return Settings(engine=checked, serve=with_environment(read.serve, env))
 
 
 def _from_environment(env: Mapping[str, str], prefix: str, keys: tuple[str, ...]) -> dict[str, str]:
@@ -161,8 +164,9 @@ def _plain(error: msgspec.ValidationError) -> str:
     """`error` in the words of the settings file: which key, and what it should be."""
     text = str(error).replace("`$.", "`").replace("`$`", "the top level")
     if "unknown field" in text:
-        keys = ", ".join(EngineSettings.__struct_fields__)
-        text += f"; the file has one table, [engine], whose keys are {keys}"
+        known = (("engine", EngineSettings), ("serve", ServeSettings))
+        tables = (f"[{name}] with {', '.join(struct.__struct_fields__)}" for name, struct in known)
+        text += f"; the file has the tables {' and '.join(tables)}"
     return text
 
 

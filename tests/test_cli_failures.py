@@ -441,7 +441,7 @@ def test_a_run_that_cannot_be_written(fails: Fails, standing: str, opensearch_ur
         (b"a = ", "bridge.toml is not TOML"),
         (b"[engine]\nurl = 3\n", "bridge.toml: Expected `str | null`, got `int` - at `engine.url`"),
         (b"[engine]\nurll = 'x'\n", "unknown field `urll`"),
-        (b"url = 'x'\n", "whose keys are url, product, username"),
+        (b"url = 'x'\n", "the tables [engine] with url, product, username"),
         (b"[engine]\nurl = 'localhost:9200'\n", "localhost:9200 is not a URL of an engine"),
         (b"[engine]\nproduct = 'solr'\n", "Invalid enum value 'solr' - at `engine.product`"),
         (b"\xff\xfe", "bridge.toml is not UTF-8"),

@@ -30,10 +30,12 @@ _COMMANDS = {
     "search": "bridge.cli.asking",
     "evaluate": "bridge.cli.measuring",
     "export": "bridge.cli.exporting",
+    "serve": "bridge.cli.serving",
+    "keys": "bridge.cli.serving",
 }
 """Each command and the module that holds it; a module is imported when its command is asked for."""
 
-_GROUPS = ("node", "models", "dead-letter")
+_GROUPS = ("node", "models", "dead-letter", "keys")
 
 
 class _Commands(BridgeGroup):

@@ -1,0 +1,370 @@
+"""What each operation does: message ─▶ the library's own functions ─▶ answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import msgspec
+
+from bridge.daemon.endpoint import NDJSON, Call, Reply
+from bridge.daemon.gate import Refused
+from bridge.daemon.jobs import Jobs, new_id
+from bridge.daemon.jobstore import ENDED, Job, JobStore
+from bridge.daemon.messages import (
+    About,
+    Asking,
+    DeadLetters,
+    Encode,
+    Encoded,
+    Evaluate,
+    Health,
+    Indexes,
+    IndexOut,
+    Ingest,
+    JobOut,
+    Register,
+    Registered,
+    Rewrite,
+    Rewritten,
+    Search,
+)
+from bridge.daemon.messages import Jobs as JobList
+from bridge.daemon.metrics import Metrics
+from bridge.daemon.service import Service, Way, is_light
+from bridge.daemon.work import Worker, as_lines
+from bridge.encode import Encoder, load_encoder
+from bridge.encode.dense import describe_dense
+from bridge.encode.load import ModelOrigin
+from bridge.errors import BridgeError, IndexNotFound, UsageError
+from bridge.explain import explained
+from bridge.modelstore import save_dense, save_model
+from bridge.prune import parse_pruning
+from bridge.records import EncodedQuery, SparseVector, Turn
+from bridge.register import RegisterOptions, apply, plan
+from bridge.rewrite import Text
+from bridge.search import search
+
+_Value = TypeVar("_Value")
+
+DISTRIBUTION = "neural-sparse-bridge"
+
+SHORT = 2_000
+"""Characters of a question that is encoded at once: the loop waits for less than a millisecond."""
+
+
+class Handlers:
+    """The operations of one daemon."""
+
+    def __init__(
+        self, service: Service, jobs: Jobs, worker: Worker, metrics: Metrics, threads: ThreadPoolExecutor
+    ) -> None:
+        self._service, self._jobs, self._worker = service, jobs, worker
+        self._metrics = metrics
+        self._threads = threads
+        self._limits = service.settings.limits
+
+    @property
+    def _store(self) -> JobStore:
+        return self._jobs.store
+
+    async def _thread(self, work: Callable[..., _Value], *arguments: Any) -> _Value:
+        """What waits for the engine, or for a model, does so on a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    # Asking
+
+    async def rewrite(self, call: Call) -> Rewritten:
+        asked: Rewrite = call.body
+        text = self._text(asked)
+        way = await self._way(asked)
+        body, encoded = await self._quick(way, text, lambda: _body(way, text, asked))
+        return Rewritten(body=body, dropped=encoded.dropped, pruned=encoded.pruned)
+
+    async def search(self, call: Call) -> dict[str, Any]:
+        asked: Search = call.body
+        text = self._text(asked)
+
+        def find() -> dict[str, Any]:
+            service = self._service
+            way = service.known_way(asked, asked.index) or service.way(asked, asked.index)
+            found = search(
+                service.engine, asked.index, way.rewriter, text, explained_by=asked.explained_by,
+                rewritten=asked.rewritten, **_page(asked),
+            )  # fmt: skip
+            hits = [hit.as_dict() for hit in found.hits]
+            if asked.explain:
+                hits = [
+                    shown | {"explanation": explained(hit, way.rewriter).as_dict()}
+                    for shown, hit in zip(hits, found.hits, strict=True)
+                ]
+            query = found.query
+            return {
+                "took": found.took, "hits": hits, "dropped": query.dropped, "pruned": query.pruned,
+                "body": found.body,
+            }  # fmt: skip
+
+        return await self._thread(find)
+
+    async def _way(self, asked: Rewrite) -> Way:
+        if asked.index:
+            known = self._service.known_way(asked, asked.index)
+            if known is not None:
+                return known
+            return await self._thread(self._service.way, asked, asked.index)
+        if not asked.model:
+            raise UsageError("name an index, or one of the daemon's models")
+        return await self._thread(self._service.offline, asked, asked.model)
+
+    async def _quick(self, way: Way, text: Text, work: Callable[[], _Value]) -> _Value:
+        """`work`, at once where it is shorter than the way to another thread."""
+        if way.light and isinstance(text, str) and len(text) <= SHORT:
+            return work()
+        return await self._thread(work)
+
+    def _text(self, asked: Asking) -> Text:
+        """The question, or the conversation."""
+        if (asked.text is None) == (not asked.turns):
+            raise UsageError("ask with text, or with turns: one of the two")
+        said = [asked.text, asked.rewritten, *(part for turn in asked.turns for part in (turn.question, turn.answer))]
+        self._check_texts([part for part in said if part is not None])
+        if asked.text is not None:
+            return asked.text
+        return [Turn(turn.question, turn.answer) for turn in asked.turns]
+
+    def _check_texts(self, texts: list[str]) -> None:
+        longest = max(map(len, texts), default=0)
+        if longest > self._limits.text_characters:
+            raise Refused(413, f"a text has {longest:,} characters; {self._limits.text_characters:,} are taken")
+
+    # Encoding
+
+    async def encode(self, call: Call) -> Encoded:
+        asked: Encode = call.body
+        if asked.side == "document" and not call.key.allows("write"):
+            raise Refused(403, f"the key {call.key.name} has the scope {call.key.scope}; documents need write")
+        if len(asked.texts) > self._limits.texts:
+            raise Refused(413, f"{len(asked.texts):,} texts in one request; {self._limits.texts:,} are taken")
+        self._check_texts(asked.texts)
+        if bool(asked.index) == bool(asked.model):
+            raise UsageError("name an index, whose model encodes, or one of the daemon's models: one of the two")
+        find: Callable[[str], Encoder] = self._service.index_model if asked.index else self._service.model
+        encoder = await self._thread(find, asked.index or asked.model or "")
+        query = asked.side == "query"
+        work = encoder.encode_query if query else encoder.encode_document
+        light = query and is_light(encoder) and sum(map(len, asked.texts)) <= SHORT
+        vectors = work(asked.texts) if light else await self._thread(work, asked.texts)
+        name = encoder.query_fingerprint if query else encoder.fingerprint
+        return Encoded(model=name, vectors=[_shown(vector, asked.form) for vector in vectors])
+
+    # Indexes
+
+    async def indexes(self, call: Call) -> Indexes:
+        del call
+        found = await self._thread(self._service.indexes)
+        return Indexes(indexes=[IndexOut(name=name, documents=count, model=meta) for name, meta, count in found])
+
+    async def index(self, call: Call) -> IndexOut:
+        name = call.path["index"]
+
+        def find() -> IndexOut:
+            engine = self._service.engine
+            state = engine.require_index(name)
+            if not state.meta:
+                raise IndexNotFound(f"index {name} was not made by the bridge (no _meta.bridge)", status=404)
+            return IndexOut(name=state.name, documents=engine.count(name), model=state.meta)
+
+        return await self._thread(find)
+
+    async def register(self, call: Call) -> Registered:
+        return await self._thread(self._register, call.path["index"], call.body, _yes(call, "dry_run"))
+
+    def _register(self, index: str, asked: Register, dry_run: bool) -> Registered:
+        service = self._service
+        engine, place = service.engine, service.model_place(asked.model)
+        encoder = service.model(asked.model) if asked.model in service.settings.models else load_encoder(place)
+        dense = service.model_place(asked.dense) if asked.dense else None
+        others = {name: service.model(name) for name in asked.query_models}
+        options = RegisterOptions(
+            kind=asked.kind,
+            text_fields=tuple(asked.text_fields) or None,
+            dense=describe_dense(dense) if dense else None,
+            two_phase=asked.two_phase,
+            shards=asked.shards,
+            replicas=asked.replicas,
+            query_models=tuple(others.values()),
+            passages=asked.passages,
+            passage_tokens=asked.passage_tokens,
+            overlap=asked.overlap,
+            pruning=parse_pruning(asked.prune) if asked.prune else None,
+        )
+        planned = plan(engine, index, encoder, options)
+        if not dry_run:
+            apply(engine, planned)
+            save_model(engine, encoder, ModelOrigin.of(place))
+            if dense and options.dense:
+                save_dense(engine, options.dense.fingerprint, ModelOrigin.of(dense))
+            for name, other in others.items():
+                save_model(engine, other, ModelOrigin.of(service.model_place(name)))
+        return Registered(
+            index=index, model=encoder.fingerprint, steps=planned.steps, diff=planned.diff, dry_run=dry_run
+        )
+
+    # Jobs
+
+    async def ingest(self, call: Call) -> Reply:
+        if call.kind == NDJSON or isinstance(call.body, bytes):
+            lines: bytes | None = call.body
+            asked = _from_query(call)
+        else:
+            asked = call.body
+            lines = as_lines(asked.documents) if asked.documents else None
+        if (lines is None) == (asked.source is None):
+            raise UsageError("an ingest has documents, or a source: one of the two")
+
+        def begin() -> Job:
+            if asked.source:
+                self._worker.allowed(asked.source)
+            if asked.model:
+                self._service.model_place(asked.model)
+            name = new_id()
+            if lines is not None:
+                self._worker.keep_documents(name, lines)
+            kept = msgspec.json.encode(msgspec.structs.replace(asked, documents=[]))
+            return self._jobs.add("ingest", asked.index, call.key.id, kept, name)
+
+        return _accepted(await self._thread(begin))
+
+    async def evaluate(self, call: Call) -> Reply:
+        asked: Evaluate = call.body
+
+        def begin() -> Job:
+            self._worker.allowed(asked.folder)
+            return self._jobs.add("evaluate", asked.index, call.key.id, msgspec.json.encode(asked))
+
+        return _accepted(await self._thread(begin))
+
+    async def jobs(self, call: Call) -> JobList:
+        state: Any = call.query.get("state")
+        count = _number(call, "size", 100, 1000)
+        found = await self._thread(self._store.newest, count, state)
+        return JobList(jobs=list(map(_job, found)))
+
+    async def job(self, call: Call) -> JobOut:
+        return _job(await self._thread(self._find, call.path["job"]))
+
+    async def dead_letters(self, call: Call) -> DeadLetters:
+        job = await self._thread(self._find, call.path["job"])
+        start, count = _number(call, "from", 0, 10**9), _number(call, "size", 100, 1000)
+        letters, total = await self._thread(self._worker.letters, job.id, start, count)
+        return DeadLetters(letters=letters, total=total)
+
+    async def cancel(self, call: Call) -> Reply:
+        job = await self._thread(self._find, call.path["job"])
+        self._check_owner(call, job)
+        if not await self._thread(self._jobs.cancel, job.id):
+            raise Refused(409, f"job {job.id} has ended: it is {job.state}")
+        return Reply(_job(await self._thread(self._find, job.id)), 202)
+
+    async def resume(self, call: Call) -> Reply:
+        job = await self._thread(self._find, call.path["job"])
+        self._check_owner(call, job)
+        if job.state not in ENDED or job.state == "done":
+            raise Refused(409, f"job {job.id} is {job.state}; only one that failed or was cancelled is resumed")
+        await self._thread(self._jobs.resume, job.id)
+        return Reply(_job(await self._thread(self._find, job.id)), 202)
+
+    def _find(self, name: str) -> Job:
+        job = self._store.find(name)
+        if job is None:
+            raise Refused(404, f"there is no job {name!r}")
+        return job
+
+    def _check_owner(self, call: Call, job: Job) -> None:
+        if call.key.id != job.owner and not call.key.allows("admin"):
+            raise Refused(403, f"job {job.id} is another key's; ending or resuming it needs admin")
+
+    # Health
+
+    async def live(self, call: Call) -> Health:
+        del call
+        return Health(status="ok")
+
+    async def ready(self, call: Call) -> Reply:
+        del call
+        try:
+            reason = await asyncio.wait_for(self._thread(self._service.ready), 5)
+        except (BridgeError, TimeoutError):
+            # Whoever asks may be anyone: hosts and users are not told.
+            reason = "the engine is not reached"
+        status = 503 if reason else 200
+        return Reply(Health(status="not ready" if reason else "ok", reason=reason), status)
+
+    async def metrics(self, call: Call) -> Reply:
+        del call
+        return Reply(await self._thread(self._metrics.text), kind=self._metrics.kind)
+
+    async def about(self, call: Call) -> About:
+        del call
+        found = await self._thread(self._service.indexes)
+        info = self._service.engine.info()
+        return About(
+            name=DISTRIBUTION, version=version(DISTRIBUTION), engine=str(info),
+            models=list(self._service.settings.models), indexes=[name for name, _, _ in found],
+        )  # fmt: skip
+
+
+def _page(asked: Asking) -> dict[str, Any]:
+    return {
+        "size": asked.size, "start": asked.start, "min_score": asked.min_score, "filter": asked.filter,
+        "passages": asked.passages, "collapse": asked.collapse,
+    }  # fmt: skip
+
+
+def _body(way: Way, text: Text, asked: Rewrite) -> tuple[dict[str, Any], EncodedQuery]:
+    rewriter = way.rewriter
+    encoded = rewriter.beside(rewriter.encode(text, rewritten=asked.rewritten), asked.filter)
+    return rewriter.body(encoded, **_page(asked)), encoded
+
+
+def _shown(vector: SparseVector, form: str) -> dict[str, float]:
+    keys = list(map(str, vector.ids.tolist())) if form == "ids" else list(vector.tokens)
+    return dict(zip(keys, vector.weights.tolist(), strict=True))
+
+
+def _accepted(job: Job) -> Reply:
+    return Reply(_job(job), 202, headers=(("location", f"/v1/jobs/{job.id}"),))
+
+
+def _job(job: Job) -> JobOut:
+    return JobOut(
+        id=job.id, kind=job.kind, index=job.index, state=job.state, created=job.created, started=job.started,
+        ended=job.ended, attempts=job.attempts, progress=job.progress, result=job.result, error=job.error,
+        said=job.said,
+    )  # fmt: skip
+
+
+def _from_query(call: Call) -> Ingest:
+    """What a request whose body is the documents says in its query."""
+    listed = {name: value.split(",") if name == "text_fields" else value for name, value in call.query.items()}
+    try:
+        return msgspec.convert(listed, Ingest, strict=False)
+    except msgspec.ValidationError as error:
+        raise Refused(422, f"the query is not what an ingest takes: {error}") from None
+
+
+def _yes(call: Call, name: str) -> bool:
+    value = call.query.get(name, "false")
+    if value not in ("true", "false"):
+        raise Refused(422, f"{name} is true or false, not {value!r}")
+    return value == "true"
+
+
+def _number(call: Call, name: str, default: int, most: int) -> int:
+    value = call.query.get(name, str(default))
+    if not (value.isascii() and value.isdigit() and int(value) <= most):
+        raise Refused(422, f"{name} is a whole number up to {most:,}, not {value!r}")
+    return int(value)
