@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 import bridge.encode.dense as dense
-from bridge.measured import measure
 from bridge.engines import Engine, open_engine
 from bridge.errors import BridgeError
 from bridge.evaluate import Judged, Run, compare, read_judged
 from bridge.fit import FitOptions, fit
 from bridge.ingest import IngestOptions, ingest, texts_of
+from bridge.measured import measure
 from bridge.prune import parse_pruning
 from bridge.records import TEXT_FIELDS
 from bridge.register import RegisterOptions

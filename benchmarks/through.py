@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bridge.measured import measure
 from bridge.engines import Engine
 from bridge.evaluate import Evaluation, Judged, Run
 from bridge.fit import FitOptions
 from bridge.ingest import IngestOptions, ingest
+from bridge.measured import measure
 from bridge.rewrite import QueryRewriter
 from bridge.sources import open_source
 
