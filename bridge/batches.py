@@ -32,11 +32,12 @@ from bridge.records import (
     Doc,
     EncodedDoc,
     EncodedPassage,
+    Product,
     ReadyVector,
     SparseVector,
 )
 from bridge.sources import Item, Source, content_hash, text_of
-from bridge.tokens import Product, by_ids, field_value, shortest
+from bridge.tokens import by_ids, field_value, shortest
 from bridge.vectorfile import VectorMeta, looks_encoded, raw_fields, read_passages, read_vector, source_fields
 
 BATCH = 128

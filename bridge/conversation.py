@@ -20,9 +20,6 @@ from bridge.records import Turn
 
 Form = Literal["last", "all", "rewrite"]
 
-Conversation = Literal["auto", "disco", "last", "all", "rewrite"]
-"""How an encoder gets a conversation: ``disco`` is `flatten`, the others are forms of `plain`, ``auto`` is the one that
-suits the encoder."""
 
 SEPARATOR = " [SEP] "
 """Between the turns of a DiSCo input: BERT's separator token."""

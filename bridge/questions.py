@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bridge.conversation import Conversation, as_turns, flatten, plain
 from bridge.encode import Encoder
 from bridge.errors import UsageError
-from bridge.models import find_card
 from bridge.offsets import TokenWindow
-from bridge.records import Turn
+from bridge.records import Conversation, Turn
 
 Text = str | Sequence[Turn | tuple[str, str | None]]
 """A query, or a conversation: turns, oldest first, whose last question is the query."""
@@ -36,6 +34,8 @@ def query_text(
             encoder cannot read DiSCo's form.
     """
     if not isinstance(text, str):
+        from bridge.conversation import as_turns
+
         turns = as_turns(text)
         text = turns[-1].question if turns else ""
         if text.strip():
@@ -51,6 +51,10 @@ def query_text(
 
 
 def _asked(encoder: Encoder | None, turns: Sequence[Turn], form: Conversation, rewritten: str | None) -> str:
+    # Of conversations alone: a process that asks plain questions starts sooner without.
+    from bridge.conversation import flatten, plain
+    from bridge.models import find_card
+
     if form == "auto":
         card = find_card(encoder.name) if encoder else None
         made_for_it = card is not None and card.query == "conversation"

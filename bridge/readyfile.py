@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from bridge.errors import DocumentError
-from bridge.records import ReadyVector, SparseVector
-from bridge.tokens import Product, feature_values, token_of_key
+from bridge.records import Product, ReadyVector, SparseVector
+from bridge.tokens import feature_values, token_of_key
 
 RAW_FIELDS = frozenset({"vector", "dotted"})
 """What a source had better hand on as it is written."""

@@ -5,14 +5,13 @@
     ingest   Doc ─▶ EncodedDoc ─▶ BulkOutcome
     query    Query ─▶ EncodedQuery ─▶ Hit
 
-Those that a load makes of every document are msgspec's structs: a frozen dataclass takes several times as long to make,
-which was a fifth of the work on a document that has its vector.
+They are msgspec's structs: a frozen dataclass takes several times as long to make, which was a fifth of the work on a
+document that has its vector, and longer to define.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -33,6 +32,13 @@ TEXT_FIELDS = ("title", "text")
 
 HASH_FIELD = "bridge_content_hash"
 """The field that keeps a document's content hash, so that unchanged text is not encoded again."""
+
+Product = Literal["opensearch", "elasticsearch"]
+"""The engines that are spoken to."""
+
+Conversation = Literal["auto", "disco", "last", "all", "rewrite"]
+"""How an encoder gets a conversation: ``disco`` is `bridge.conversation.flatten`, the others are forms of its `plain`,
+``auto`` is the one that suits the encoder."""
 
 Op = Literal["index", "delete", "update"]
 """What a document of a source asks for; an `update` changes fields that are not encoded, and leaves the rest."""
@@ -85,8 +91,7 @@ class ReadyVector(msgspec.Struct, frozen=True):
     """Its hash."""
 
 
-@dataclass(frozen=True, slots=True)
-class DenseVector:
+class DenseVector(msgspec.Struct, frozen=True):
     """A dense embedding, float32[dimension]."""
 
     values: Weights
@@ -168,8 +173,7 @@ class EncodedDoc(msgspec.Struct, frozen=True):
     """All that a vector file holds of it, for its letter, where it is not taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """One turn of a conversation, oldest first in a sequence; the last has no answer yet."""
 
     question: str
@@ -211,8 +215,7 @@ class BulkOutcome(msgspec.Struct, frozen=True):
     """As `Doc.routing`; None unless dead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Effort:
+class Effort(msgspec.Struct, frozen=True):
     """What a load has spent so far, and what is under way.
 
     The two times are one thread's: whichever is longer is what the load waits for.
@@ -230,8 +233,7 @@ class Effort:
     """Requests that are under way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """Where a run stands, for a progress bar: its stage, documents so far, and bytes of the source."""
 
     stage: str
@@ -246,8 +248,7 @@ Report = Callable[[Progress], None]
 """What gets the progress, after every settled batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenScore:
+class TokenScore(msgspec.Struct, frozen=True):
     """A token's part in a hit's score: `query_weight` × `document_weight` = `contribution`."""
 
     token: str
@@ -259,8 +260,7 @@ class TokenScore:
         return self.query_weight * self.document_weight
 
 
-@dataclass(frozen=True, slots=True)
-class PassageHit:
+class PassageHit(msgspec.Struct, frozen=True):
     """A passage of a hit: a piece of its text, or, of a collapsed index, a document of its own (with an id)."""
 
     score: float
@@ -271,7 +271,7 @@ class PassageHit:
     end: int | None = None
     """Offset past its last character."""
     id: str | None = None
-    matches: Sequence[TokenScore] = field(default=())
+    matches: Sequence[TokenScore] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it; without what is not known."""
@@ -286,8 +286,7 @@ class PassageHit:
         return {key: value for key, value in found.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(msgspec.Struct, frozen=True):
     """One search result; `matches` are the tokens that made the score, heaviest first.
 
     Where passages were found, they come best first, and `matches` are those of the best.
@@ -296,8 +295,8 @@ class Hit:
     id: str
     score: float
     source: Mapping[str, Any]
-    matches: Sequence[TokenScore] = field(default=())
-    passages: Sequence[PassageHit] = field(default=())
+    matches: Sequence[TokenScore] = ()
+    passages: Sequence[PassageHit] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it: `tokens` says what each made of the score."""

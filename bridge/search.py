@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import structs
+
 from bridge.dialects.passages import INNER_HITS
 from bridge.engines import Engine
 from bridge.explain import from_engine, known_text
@@ -128,8 +130,8 @@ def _shown(
     answer = engine.search(index, body)
     asking = Asking(encoded, rewriter)
     found = {one["_id"]: _hit(one, asking) for one in answer["hits"]["hits"]}
-    hits = [replace(found[name], score=score) for name, score in ranked if name in found]
-    return hits if how["explain"] else [replace(hit, matches=()) for hit in hits], int(answer.get("took", 0))
+    hits = [structs.replace(found[name], score=score) for name, score in ranked if name in found]
+    return hits if how["explain"] else [structs.replace(hit, matches=()) for hit in hits], int(answer.get("took", 0))
 
 
 def _ranking(answer: Mapping[str, Any]) -> list[tuple[str, float]]:

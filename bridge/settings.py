@@ -16,10 +16,10 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import msgspec
 
 from bridge.errors import SettingsError
+from bridge.records import Product as Product
 from bridge.servesettings import ServeSettings, with_environment
 
 APP = "neural-sparse-bridge"
-Product = Literal["opensearch", "elasticsearch"]
 
 _CREDENTIALS = ("username", "password", "api_key", "ca_file")
 

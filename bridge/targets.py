@@ -14,7 +14,7 @@ from typing import Any
 from bridge.dialects import Dialect, boosted, check, default_dialect, passages
 from bridge.dialects.features import Query
 from bridge.errors import UsageError
-from bridge.settings import Product
+from bridge.records import Product
 from bridge.tokens import Kind
 
 _KINDS: tuple[Kind, ...] = ("rank_features", "sparse_vector")

@@ -25,12 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bridge.errors import DocumentError
-from bridge.records import SparseVector, Weights
+from bridge.records import Product, SparseVector, Weights
 
 Kind = Literal["rank_features", "sparse_vector"]
-Product = Literal["opensearch", "elasticsearch"]
 
-SMALLEST_WEIGHT = float(np.finfo(np.float32).tiny)
+SMALLEST_WEIGHT = 2.0**-126
 """1.1754944e-38: the engines refuse a document with a weight below it."""
 
 MAX_CLAUSES = 1024

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.asking import field_option, prune_option, pruning_of, two_phase_of, two_phase_option
+from bridge.cli.asking import (
+    field_option,
+    prune_option,
+    pruning_of,
+    seismic_of,
+    seismic_option,
+    two_phase_of,
+    two_phase_option,
+)
 from bridge.cli.common import BridgeCommand, State, model_options, pass_state, run_options
 from bridge.cli.fusing import hybrid_of, hybrid_options
 from bridge.errors import UsageError
@@ -19,9 +27,9 @@ from bridge.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bridge.conversation import Conversation
     from bridge.evaluate import Comparison, Evaluation
     from bridge.judged import Judged
+    from bridge.records import Conversation
     from bridge.rewrite import QueryRewriter
 
 _path = click.Path(path_type=Path)
@@ -46,6 +54,7 @@ _path = click.Path(path_type=Path)
 @click.option("--dialect", type=click.Choice(["neural_sparse", "rank_feature", "sparse_vector"]), help="How to ask.")
 @prune_option
 @two_phase_option
+@seismic_option
 @click.option("--run", "run_file", type=_path, metavar="FILE", help="Write the hits as a TREC run.")
 @click.option("--per-query", type=_path, metavar="FILE", help="Write each query's figures as TSV.")
 @click.option("--compare", type=_path, metavar="RUN", help="Test the difference from this TREC run, query by query.")
@@ -81,6 +90,7 @@ def evaluate(state: State, /, index: str, folder: Path, **options: Any) -> int:
             dialect=options["dialect"],
             pruning=pruning_of(options["prune"]),
             two_phase=two_phase_of(options),
+            seismic=seismic_of(options["seismic"]),
             hybrid=hybrid_of(options),
             dense=options["dense"],
             **run_options(options),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,8 +42,18 @@ _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Models whose first position comes after that of the padding token."""
 
 
+def sha256(content: bytes) -> str:
+    """The hash of `content`, in hex."""
+    # With OpenSSL behind it, an import that takes longer than most: whoever needs no fingerprint does without.
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()
+
+
 def file_hash(*paths: Path, salt: str = "") -> str:
     """sha256 (hex) over the contents of `paths`, in order, names included, and over `salt`."""
+    import hashlib
+
     digest = hashlib.sha256(salt.encode())
     for path in paths:
         try:

@@ -8,19 +8,20 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bridge.encode.base import Encoder
 from bridge.encode.folder import CARD_FILE, EXPORT_FILE, find_table, read_json
-from bridge.encode.hub import fetch_repository, is_repository
 from bridge.encode.lookup import LookupEncoder
-from bridge.encode.run_options import RunOptions
 from bridge.errors import ModelFormatError, ModelNotFound, UsageError
-from bridge.models import Activation, find_card
-from bridge.settings import cache_folder
+
+if TYPE_CHECKING:
+    from bridge.encode.run_options import RunOptions
+    from bridge.models import Activation
 
 
 def load_encoder(
@@ -54,36 +55,20 @@ def load_encoder(
         ModelFormatError: the folder lacks a file, or a file is not what it should be.
     """
     folder = find_folder(model, revision=revision, allow_pickle=allow_pickle)
-    if (folder / CARD_FILE).is_file():
-        return _fitted(folder, RunOptions(device, precision, allow_pickle, trust_remote_code, threads=threads), teacher)
-    if teacher:
+    fitted = (folder / CARD_FILE).is_file()
+    if teacher and not fitted:
         raise UsageError(
             f"model {model} has no teacher: only a projection model, as bridge fit --teacher makes it, has"
         )
-    name = None if Path(model).expanduser().is_dir() else os.fspath(model)
-    run = RunOptions(device, precision, threads=threads)
-    if (folder / EXPORT_FILE).is_file():
-        from bridge.encode.exported import OnnxSpladeEncoder
+    if fitted or (folder / EXPORT_FILE).is_file() or _has_transformer(folder):
+        from bridge.encode.run_options import RunOptions
 
-        return OnnxSpladeEncoder(folder, name=name, options=run)
-    card = find_card(name or folder.name)
-    if card:
-        from bridge.encode.licences import say_licence
-
-        say_licence(card)
-    if _is_sparse(folder):
-        from bridge.encode.recipe import has_weights
-
-        if has_weights(folder):
-            from bridge.encode.splade import SpladeEncoder
-
-            permitted = allow_pickle or bool(card and card.allow_pickle)
-            options = RunOptions(device, precision, permitted, trust_remote_code)
-            return SpladeEncoder(folder, name=name, options=options, activation=activation)
-        from bridge.encode.exported import OnnxSpladeEncoder, find_published
-
-        if published := find_published(folder):
-            return OnnxSpladeEncoder(folder, name=name, options=run, published=published)
+        run = RunOptions(device, precision, allow_pickle, trust_remote_code, threads=threads)
+        if fitted:
+            return _fitted(folder, run, teacher)
+        name = None if Path(model).expanduser().is_dir() else os.fspath(model)
+        if encoder := _neural(folder, name, run, activation):
+            return encoder
     if (folder / "tokenizer.json").is_file():
         table = find_table(folder)
         if table is None and _is_static_embedding(folder):
@@ -91,6 +76,35 @@ def load_encoder(
         if table:
             return LookupEncoder(folder, table=table)
     raise ModelFormatError(_why_not(folder))
+
+
+def _neural(folder: Path, name: str | None, run: RunOptions, activation: Activation | None) -> Encoder | None:
+    """The model of a folder that holds a transformer; None where it holds none that makes sparse vectors."""
+    plain = replace(run, allow_pickle=False, trust_remote_code=False)
+    if (folder / EXPORT_FILE).is_file():
+        from bridge.encode.exported import OnnxSpladeEncoder
+
+        return OnnxSpladeEncoder(folder, name=name, options=plain)
+    from bridge.encode.recipe import has_weights, is_sparse_folder
+    from bridge.models import find_card
+
+    card = find_card(name or folder.name)
+    if card:
+        from bridge.encode.licences import say_licence
+
+        say_licence(card)
+    if not is_sparse_folder(folder):
+        return None
+    if has_weights(folder):
+        from bridge.encode.splade import SpladeEncoder
+
+        permitted = run.allow_pickle or bool(card and card.allow_pickle)
+        options = replace(run, allow_pickle=permitted, threads=None)
+        return SpladeEncoder(folder, name=name, options=options, activation=activation)
+    from bridge.encode.exported import OnnxSpladeEncoder, find_published
+
+    published = find_published(folder)
+    return OnnxSpladeEncoder(folder, name=name, options=plain, published=published) if published else None
 
 
 def _fitted(folder: Path, options: RunOptions, teacher: str | None) -> Encoder:
@@ -166,6 +180,8 @@ def find_folder(model: str | os.PathLike[str], *, revision: str | None = None, a
         if origin := remembered_model(name):
             return find_folder(origin.model, revision=origin.revision, allow_pickle=allow_pickle)
         raise ModelNotFound(f"no model {name}: there is no such folder, and no fitted model of that name in the cache")
+    from bridge.encode.hub import fetch_repository, is_repository
+
     if is_repository(name):
         return fetch_repository(name, revision=revision, allow_pickle=allow_pickle)
     raise ModelNotFound(f"no model {name}: there is no such folder")
@@ -176,7 +192,7 @@ class ModelOrigin(msgspec.Struct, frozen=True):
 
     model: str
     revision: str | None = None
-    activation: Activation | None = None
+    activation: str | None = None
 
     @classmethod
     def of(cls, model: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> ModelOrigin:
@@ -206,7 +222,7 @@ def remembered_model(fingerprint: str) -> ModelOrigin | None:
 
 def local_models() -> list[tuple[str, str]]:
     """Fingerprint and place of each model that was fitted, fetched from a cluster, or used on this machine."""
-    folder = cache_folder() / "models"
+    folder = _models()
     if not folder.is_dir():
         return []
     found = {path.name: str(path) for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
@@ -217,9 +233,16 @@ def local_models() -> list[tuple[str, str]]:
 
 
 def _pointer(fingerprint: str) -> Path:
-    return cache_folder() / "models" / f"{fingerprint}.json"
+    return _models() / f"{fingerprint}.json"
 
 
 def cached_model(fingerprint: str) -> Path:
     """Where a fitted model of that fingerprint lies in the local cache (it may not be there)."""
-    return cache_folder() / "models" / fingerprint
+    return _models() / fingerprint
+
+
+def _models() -> Path:
+    # A folder that is named needs no cache, nor the settings that say where it is.
+    from bridge.settings import cache_folder
+
+    return cache_folder() / "models"

@@ -7,7 +7,6 @@ summed, special tokens are left out (the model masks them), and a token that the
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ import msgspec
 import numpy as np
 
 from bridge.encode.base import TokenVocabulary
-from bridge.encode.folder import TABLE_FILES, find_table, read_json, separator_token, tokenizer_length
+from bridge.encode.folder import TABLE_FILES, find_table, read_json, separator_token, sha256, tokenizer_length
 from bridge.errors import ModelFormatError, UsageError
 from bridge.offsets import PromptedOffsets, Span, TokenizerOffsets, TokenOffsets, TokenWindow
 from bridge.records import SparseVector, Weights
@@ -64,12 +63,12 @@ class Wordpieces:
         # What a tokenizer was last told of truncation and padding is saved with it, and is nothing of its own.
         content = msgspec.json.decode(self._content)
         own = {name: value for name, value in content.items() if name not in ("truncation", "padding")}
-        return hashlib.sha256(msgspec.json.encode(own, order="sorted")).hexdigest()
+        return sha256(msgspec.json.encode(own, order="sorted"))
 
     @cached_property
     def space(self) -> str:
         """Names the vocabulary."""
-        return f"tokens-{hashlib.sha256(chr(0).join(self._tokens).encode()).hexdigest()[:16]}"
+        return f"tokens-{sha256(chr(0).join(self._tokens).encode())[:16]}"
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, in reading order, special tokens (and `[UNK]`) left out."""
@@ -241,6 +240,7 @@ class LookupEncoder:
         self._weights = read_weights(found, self.vocabulary)
         if not np.isfinite(self._weights).all():
             raise ModelFormatError(f"{found} holds weights that are not finite numbers")
+        self._listed: list[float] = self._weights.tolist()
         self._unasked = self._pieces.special.union(np.flatnonzero(self._weights <= 0).tolist())
         self._length, self._prompt = tokenizer_length(folder), prompt
         self._separator = separator_token(folder)
@@ -255,9 +255,9 @@ class LookupEncoder:
     @cached_property
     def fingerprint(self) -> str:
         # By what is in the table, not by its file: an IDF file and its SparseStaticEmbedding are one encoder.
-        content = hashlib.sha256(self._weights.tobytes()).hexdigest()
+        content = sha256(self._weights.tobytes())
         whole = "-".join((self._pieces.fingerprint, content, str(self._length), self._prompt))
-        return f"lookup-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+        return f"lookup-{sha256(whole.encode())[:16]}"
 
     @property
     def query_fingerprint(self) -> str:
@@ -295,8 +295,11 @@ class LookupEncoder:
         if self._length is not None and len(ids) > self._length:
             # Special tokens do not count.
             ids = [i for i in ids if i not in self._pieces.special][: self._length]
-        asked = np.array(sorted(set(ids).difference(self._unasked)), dtype=np.int32)
-        return SparseVector(asked, self._weights.take(asked), self.vocabulary)
+        asked = sorted(set(ids).difference(self._unasked))
+        # From a list: numpy gives the interpreter's lock up while it takes from an array, and many threads that each
+        # want it back for so little stand in each other's way.
+        weights = np.fromiter(map(self._listed.__getitem__, asked), np.float32, len(asked))
+        return SparseVector(np.fromiter(asked, np.int32, len(asked)), weights, self.vocabulary)
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         del texts

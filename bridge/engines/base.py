@@ -19,7 +19,8 @@ import msgspec
 
 from bridge.engines.answers import error_of_status, not_an_engine
 from bridge.errors import EngineBusy, EngineForbidden, IndexNotFound, RequestRejected, UsageError
-from bridge.settings import EngineSettings, Product
+from bridge.records import Product
+from bridge.settings import EngineSettings
 
 Json = dict[str, Any]
 
