@@ -40,7 +40,7 @@ EXACT = "neural_sparse, exact"
 RATIOS, RATES = (0.2, 0.3, 0.4, 0.5, 0.6), (2.0, 5.0, 10.0, 20.0)
 POSTINGS = (1000, 4000, 16000)
 TOP_N, HEAP_FACTORS = (3, 5, 10, 1000), (0.8, 1.0, 1.2, 1.5)
-ENGINE_CEILINGS = {"quantization_ceiling_ingest": 3.0, "quantization_ceiling_search": 16.0}
+ENGINE = {"quantization_ceiling_ingest": 3.0, "quantization_ceiling_search": 16.0}
 
 Body = dict[str, Any]
 
@@ -91,6 +91,8 @@ def make_index(engine: Any, name: str, encoder: Any, kind: Any, shards: int, par
             planned, create=templates.merge(planned.create or {}, {"mappings": {"properties": {"embedding": method}}})
         )
     register.apply(engine, planned)
+    # Each refresh would make a segment, whose lists a SEISMIC field builds anew, and all wait for the one that does.
+    engine.put_settings(name, {"index.refresh_interval": "-1"})
 
 
 def fill(engine: Any, indices: dict[str, Any], encoder: Any, count: int) -> None:
@@ -111,8 +113,8 @@ def fill(engine: Any, indices: dict[str, Any], encoder: Any, count: int) -> None
             if failed:
                 raise RuntimeError(str(failed[0]))
     for name in indices:
-        engine.request("POST", f"/{name}/_forcemerge", params={"max_num_segments": "1"}, timeout=1800)
-        engine.refresh(name)
+        for what, params in (("_refresh", {}), ("_forcemerge", {"max_num_segments": "1"}), ("_refresh", {})):
+            engine.request("POST", f"/{name}/{what}", params=params, timeout=1800)
         print(f"{name}: filled", file=sys.stderr, flush=True)
 
 
@@ -235,7 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--grid-queries", type=int, default=200)
+    parser.add_argument("--grid-queries", type=int, default=200, help="0 leaves the grids out")
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--url", help="an OpenSearch 3.3 or newer; the embedded node by default")
     options = parser.parse_args()
@@ -256,17 +258,20 @@ def main() -> None:
         for shards in options.shards:
             wanted: dict[str, tuple[Any, dict[str, Any]]] = {
                 "rank_features": ("rank_features", {}),
-                "seismic engine": ("sparse_vector", least | ENGINE_CEILINGS),
+                "seismic engine": (
+                    "sparse_vector",
+                    least | ENGINE | {"n_postings": max(160, options.documents // 2000)},
+                ),
                 "seismic bridge": ("sparse_vector", least),
             }
-            if shards == 1:
+            if shards == 1 and options.grid_queries:
                 wanted |= {f"seismic, n_postings {n}": ("sparse_vector", least | {"n_postings": n}) for n in POSTINGS}
             names = {label: f"benchmark-search-{number}" for number, label in enumerate(wanted)}
             for label, (kind, parameters) in wanted.items():
                 make_index(engine, names[label], encoder, kind, shards, parameters)
             fill(engine, {names[label]: kind for label, (kind, _) in wanted.items()}, encoder, options.documents)
             compare(engine, encoder, queries, shards, names)
-            if shards == 1:
+            if shards == 1 and options.grid_queries:
                 grids(engine, encoder, queries[: options.grid_queries], names)
             for name in names.values():
                 engine.delete_index(name)

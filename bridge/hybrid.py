@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bridge import templates
 from bridge.dialects import hybrid as _dialect
-from bridge.dialects.features import Query
+from bridge.dialects.features import Query, filtered
 from bridge.errors import ModelMismatch, UnsupportedByEngine, UsageError
-from bridge.records import DENSE_FIELD, EncodedQuery
-from bridge.settings import Product
+from bridge.records import DENSE_FIELD, EncodedQuery, Product
 
 if TYPE_CHECKING:
     from bridge.encode.dense import DenseEncoder
@@ -154,7 +153,7 @@ class Asked:
         found: list[Query] = []
         for name in self.how.names:
             if name == "sparse":
-                found.append({"query": _dialect.filtered(sparse, filter)})
+                found.append({"query": filtered(sparse, filter)})
             elif name == "bm25":
                 found.append(_dialect.words(encoded.words or encoded.text, self.text_fields, filter))
             elif encoded.dense is not None:

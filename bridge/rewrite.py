@@ -21,27 +21,38 @@ from msgspec.structs import replace
 
 from bridge import dialects
 from bridge.clauses import MAX_TOKENS, most_tokens
-from bridge.conversation import Conversation
 from bridge.dialects import Dialect, Speaker
 from bridge.dialects import passages as _passages
-from bridge.dialects.hybrid import filtered
-from bridge.dialects.inside import Inside
+from bridge.dialects.features import filtered
+from bridge.dialects.opensearch import SEISMIC
+from bridge.dialects.seismic import Seismic
 from bridge.encode import Encoder, load_encoder
 from bridge.errors import UsageError
-from bridge.prune import Pruning
 from bridge.querycache import QueryCache
 from bridge.questions import Text as Text
 from bridge.questions import query_text as query_text
-from bridge.records import DENSE_FIELD, HASH_FIELD, TEXT_FIELDS, VECTOR_FIELD, DenseVector, EncodedQuery, SparseVector
-from bridge.settings import Product
+from bridge.records import (
+    DENSE_FIELD,
+    HASH_FIELD,
+    TEXT_FIELDS,
+    VECTOR_FIELD,
+    Conversation,
+    DenseVector,
+    EncodedQuery,
+    Product,
+    SparseVector,
+)
 from bridge.targets import Target, clause_for, read_field, targets_of, unasked
 from bridge.tokens import Kind, by_ids, heaviest
-from bridge.twophase import TwoPhase
 
 if TYPE_CHECKING:
+    # What few ask for is imported by whoever makes one: a process that rewrites starts sooner.
+    from bridge.dialects.inside import Inside
     from bridge.encode.dense import DenseEncoder
     from bridge.engines import Engine
     from bridge.hybrid import Asked, Hybrid
+    from bridge.prune import Pruning
+    from bridge.twophase import TwoPhase
 
 Explain = Literal["vectors", "engine"]
 """What says which token made what of a score: the stored vectors, or the engine."""
@@ -63,6 +74,7 @@ class QueryRewriter:
         inside: what encodes queries in the cluster itself; they are sent as text then.
         two_phase: light tokens only change the order of what heavy ones find; see `bridge.twophase`.
         hybrid: what is asked beside the sparse fields, and how one ranking becomes of it; see `bridge.hybrid`.
+        seismic: how far a search over a SEISMIC field looks; see `bridge.dialects.seismic`.
         cache: the queries that were encoded last; ``QueryCache(0)`` keeps none.
 
     Raises:
@@ -81,6 +93,7 @@ class QueryRewriter:
     inside: Inside | None = None
     two_phase: TwoPhase | None = None
     hybrid: Asked | None = None
+    seismic: Seismic = SEISMIC
     cache: QueryCache = dataclass_field(default_factory=QueryCache, compare=False, repr=False)
     _unread: tuple[str, ...] = dataclass_field(init=False, compare=False, repr=False)
     """What of a document does not come with a hit."""
@@ -89,7 +102,9 @@ class QueryRewriter:
 
     def __post_init__(self) -> None:
         engine, version = self.engine, self.version
-        speakers = {one.path: dialects.speaker(one.dialect, engine, version, one.kind) for one in self.targets}
+        speakers = {
+            one.path: dialects.speaker(one.dialect, engine, version, one.kind, self.seismic) for one in self.targets
+        }
         object.__setattr__(self, "_speakers", speakers)
         object.__setattr__(self, "_unread", self._excluded([one.outermost for one in self.targets]))
         if self.hybrid and self.two_phase:
@@ -120,6 +135,7 @@ class QueryRewriter:
         conversation: str = "auto",
         inside: Inside | None = None,
         two_phase: TwoPhase | None = None,
+        seismic: Seismic = SEISMIC,
         hybrid: Hybrid | str | None = None,
         dense: str | None = None,
         dense_field: str = DENSE_FIELD,
@@ -143,6 +159,7 @@ class QueryRewriter:
             conversation: ``auto``, ``disco``, ``last``, ``all`` or ``rewrite``; see `query_text`.
             inside: what encodes queries in the cluster, instead of a model here.
             two_phase: ask in two phases; see `bridge.twophase`.
+            seismic: how far a search over a SEISMIC field looks.
             hybrid: what is asked beside the sparse fields, like ``bm25,dense``; see `bridge.hybrid.read_hybrid`.
             dense: its dense encoder: a folder or a Hugging Face id.
             dense_field: the field with dense vectors.
@@ -183,6 +200,7 @@ class QueryRewriter:
             inside=inside,
             two_phase=two_phase,
             hybrid=beside,
+            seismic=seismic,
         )
 
     @classmethod
@@ -199,6 +217,7 @@ class QueryRewriter:
         conversation: str = "auto",
         inside: Inside | None = None,
         two_phase: TwoPhase | None = None,
+        seismic: Seismic = SEISMIC,
         hybrid: Hybrid | str | None = None,
         dense: str | DenseEncoder | None = None,
         **options: Any,
@@ -216,8 +235,8 @@ class QueryRewriter:
             dialect: the best one of each field by default.
             hybrid: what is asked beside the sparse fields, like ``bm25,dense``; see `bridge.hybrid.read_hybrid`.
             dense: the dense encoder, where it is not to be had from where the index's documents got theirs.
-            pruning, conversation, inside, two_phase, options: as for `load`. What the cluster encodes with cannot be
-                compared with the index's model: that they belong together is yours to know.
+            pruning, conversation, inside, two_phase, seismic, options: as for `load`. What the cluster encodes with
+                cannot be compared with the index's model: that they belong together is yours to know.
 
         Raises:
             IndexNotFound: there is no such index.
@@ -263,6 +282,7 @@ class QueryRewriter:
             inside,
             two_phase,
             beside,
+            seismic,
         )
 
     @property
@@ -390,7 +410,8 @@ class QueryRewriter:
     ) -> dict[str, Any]:
         def ask(one: Target) -> dict[str, Any]:
             if vector is None:
-                return cast(Inside, self.inside).query(self.engine, self.version, one.kind, one.path, text, size)
+                inside = cast("Inside", self.inside)
+                return inside.query(self.engine, self.version, one.kind, one.path, text, size, self.seismic)
             return self._speakers[one.path](one.path, vector, size)
 
         return clause_for(self.targets, ask, inner)

@@ -18,6 +18,7 @@ import pytest
 from bridge.clauses import MAX_TOKENS
 from bridge.dialects import DIALECTS, Dialect, check, default_dialect, elasticsearch, opensearch, query_for
 from bridge.dialects.inside import Inside
+from bridge.dialects.seismic import Seismic, parse_seismic
 from bridge.encode.base import TokenVocabulary
 from bridge.errors import UnsupportedByEngine, UsageError
 from bridge.hybrid import Asked, read_hybrid
@@ -242,10 +243,39 @@ def test_elasticsearch_is_never_let_to_prune() -> None:
     assert elasticsearch.sparse_vector("v", vector_of(WEATHER))["sparse_vector"]["prune"] is False
 
 
-def test_seismic_collects_as_many_hits_as_are_wanted_and_reads_every_token() -> None:
+def test_seismic_collects_as_many_hits_as_are_wanted() -> None:
     query = query_for("neural_sparse", "opensearch", (3, 6), "sparse_vector", "v", vector_of(WEATHER), size=250)
     parameters = query["neural_sparse"]["v"]["method_parameters"]
-    assert parameters == {"k": 250, "top_n": 3, "heap_factor": 1.0}
+    assert parameters == {"k": 250, "top_n": 3, "heap_factor": 1.2}
+
+
+def test_seismic_looks_as_far_as_it_is_told() -> None:
+    far = replace(asking(SEISMIC), seismic=parse_seismic("top-n=2,heap-factor=1.5")).rewrite("2", size=5)
+    parameters = far["query"]["neural_sparse"]["embedding"]["method_parameters"]
+    assert parameters == {"k": 5, "top_n": min(2, len(far["query"]["neural_sparse"]["embedding"]["query_tokens"])),
+                          "heap_factor": 1.5}  # fmt: skip
+    assert parse_seismic("heap-factor=2") == Seismic(3, 2.0)
+    assert parse_seismic(" top-n=7 ") == Seismic(7, 1.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "says nothing of SEISMIC"),
+        ("top-n", "says nothing of SEISMIC"),
+        ("k=3", "says nothing of SEISMIC"),
+        ("top-n=1,top-n=2", "says nothing of SEISMIC"),
+        ("top-n=many", "no number"),
+        ("top-n=1.5", "no number"),
+        ("top-n=0", "between 1 and 10,000"),
+        ("heap-factor=0", "above zero"),
+        ("heap-factor=inf", "above zero"),
+        ("heap-factor=nan", "above zero"),
+    ],
+)
+def test_seismic_is_told_nothing_else(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_seismic(text)
 
 
 def test_seismic_refuses_ids_that_would_wrap_around() -> None:

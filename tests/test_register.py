@@ -134,7 +134,11 @@ def test_seismic_gets_the_models_ceilings() -> None:
         "type": "sparse_vector",
         "method": {
             "name": "seismic",
-            "parameters": {"quantization_ceiling_ingest": 2.5, "quantization_ceiling_search": 7.5},
+            "parameters": {
+                "n_postings": 4000,
+                "quantization_ceiling_ingest": 2.5,
+                "quantization_ceiling_search": 7.5,
+            },
         },
     }
 

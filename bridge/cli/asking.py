@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bridge.dialects.inside import Inside
+    from bridge.dialects.seismic import Seismic
     from bridge.prune import Pruning
     from bridge.records import EncodedQuery, Hit, PassageHit, TokenScore
     from bridge.rewrite import QueryRewriter, Text
@@ -72,6 +73,11 @@ two_phase_option = click.option(
     "--two-phase", is_flag=True, help="Let light tokens only change the order of what the heavy ones find: faster, and "
     "a hit of light tokens alone is not found."
 )  # fmt: skip
+seismic_option = click.option(
+    "--seismic", metavar="top-n=N,heap-factor=F",
+    help="How far a search over a SEISMIC field looks: of how many of the heaviest tokens the lists are read, and how "
+    "freely their blocks.",
+)  # fmt: skip
 _inside = all_of(
     click.option("--analyzer", metavar="NAME",
                  help="Let OpenSearch (3.1 on) encode the question with this analyzer, like bert-uncased."),
@@ -92,6 +98,13 @@ def two_phase_of(options: dict[str, Any]) -> TwoPhase | None:
     from bridge.twophase import TwoPhase
 
     return TwoPhase() if options["two_phase"] else None
+
+
+def seismic_of(text: str | None) -> Seismic:
+    """What `--seismic` says."""
+    from bridge.dialects.seismic import Seismic, parse_seismic
+
+    return Seismic() if text is None else parse_seismic(text)
 
 
 def conversation_of(turns: Sequence[str], text: str) -> Text:
@@ -163,6 +176,7 @@ def say_of_query(state: State, /, encoded: EncodedQuery) -> None:
 @turn_option
 @conversation_option
 @two_phase_option
+@seismic_option
 @_inside
 @hybrid_options
 @click.option(
@@ -232,6 +246,7 @@ def _asking(options: dict[str, Any]) -> dict[str, Any]:
         "conversation": options["conversation"],
         "inside": _inside_of(options),
         "two_phase": two_phase_of(options),
+        "seismic": seismic_of(options["seismic"]),
         "hybrid": hybrid_of(options),
         "dense": options["dense"],
         **run_options(options),
@@ -273,6 +288,7 @@ def _offline(state: State, /, model: str | None, options: dict[str, Any]) -> Que
 @turn_option
 @conversation_option
 @two_phase_option
+@seismic_option
 @_inside
 @explain_options
 @hybrid_options

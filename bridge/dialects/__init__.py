@@ -7,9 +7,9 @@ from typing import Literal
 
 from bridge.dialects import elasticsearch, opensearch
 from bridge.dialects.features import Query, rank_feature
+from bridge.dialects.seismic import Seismic
 from bridge.errors import UnsupportedByEngine
-from bridge.records import SparseVector
-from bridge.settings import Product
+from bridge.records import Product, SparseVector
 from bridge.tokens import Kind
 
 Dialect = Literal["neural_sparse", "rank_feature", "sparse_vector"]
@@ -52,15 +52,17 @@ Speaker = Callable[[str, SparseVector, int], Query]
 """Field, query vector and number of hits wanted ─▶ a query clause."""
 
 
-def speaker(dialect: Dialect, product: Product, version: tuple[int, ...], kind: Kind) -> Speaker:
-    """What asks a field of that kind in the dialect, chosen once for many queries.
+def speaker(
+    dialect: Dialect, product: Product, version: tuple[int, ...], kind: Kind, how: Seismic = opensearch.SEISMIC
+) -> Speaker:
+    """What asks a field of that kind in the dialect, chosen once for many queries; `how` is of a SEISMIC field.
 
     Raises:
         UnsupportedByEngine: this product, version and field kind do not speak the dialect.
     """
     check(dialect, product, version, kind)
     if product == "opensearch" and kind == "sparse_vector":
-        return lambda field, vector, size: opensearch.seismic(field, vector, k=size)
+        return lambda field, vector, size: opensearch.seismic(field, vector, k=size, how=how)
     ask: Callable[[str, SparseVector], Query]
     if dialect == "rank_feature":
         ask = rank_feature

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from bridge.records import SparseVector
@@ -20,3 +21,10 @@ def rank_feature(field: str, vector: SparseVector) -> Query:
             ]
         }
     }
+
+
+def filtered(clause: Query, filter: Mapping[str, Any] | None) -> Query:  # noqa: A002
+    """`clause`, of those documents that match `filter`; scores stay as they are."""
+    if not filter:
+        return clause
+    return {"bool": {"should": [clause], "minimum_should_match": 1, "filter": [dict(filter)]}}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bridge.dialects.features import Query
-from bridge.settings import Product
+from bridge.dialects.features import Query, filtered
+from bridge.records import Product
 
 MOST_CANDIDATES = 10_000
 """The engines' own limit on what a part may find."""
@@ -36,13 +36,6 @@ def nearest(
         return {"query": {"knn": {field: {"vector": list(vector), "k": depth} | narrowed}}}
     wide = {"k": depth, "num_candidates": min(MOST_CANDIDATES, max(100, depth * 3 // 2))}
     return {"knn": {"field": field, "query_vector": list(vector)} | wide | narrowed}
-
-
-def filtered(clause: Query, filter: Mapping[str, Any] | None) -> Query:  # noqa: A002
-    """`clause`, of those documents that match `filter`; scores stay as they are."""
-    if not filter:
-        return clause
-    return {"bool": {"should": [clause], "minimum_should_match": 1, "filter": [dict(filter)]}}
 
 
 def opensearch(pieces: Sequence[Query], depth: int, pipeline: str | Query) -> Query:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bridge.dialects.features import Query
+from bridge.dialects.opensearch import SEISMIC
+from bridge.dialects.seismic import Seismic
 from bridge.errors import UnsupportedByEngine, UsageError
-from bridge.settings import Product
+from bridge.records import Product
 from bridge.tokens import Kind, by_ids
 
 
@@ -54,8 +56,17 @@ class Inside:
         if self.model_id and version < (2, 11):
             raise UnsupportedByEngine("neural_sparse is there from OpenSearch 2.11 on; encode here instead")
 
-    def query(self, product: Product, version: tuple[int, ...], kind: Kind, field: str, text: str, size: int) -> Query:
-        """`text`, asked of `field`; `size` is the number of hits wanted.
+    def query(
+        self,
+        product: Product,
+        version: tuple[int, ...],
+        kind: Kind,
+        field: str,
+        text: str,
+        size: int,
+        seismic: Seismic = SEISMIC,
+    ) -> Query:
+        """`text`, asked of `field`; `size` is the number of hits wanted, `seismic` how far such a field is looked into.
 
         Raises:
             UnsupportedByEngine: see `check`.
@@ -68,9 +79,5 @@ class Inside:
         named = {name: value for name, value in self._named.items() if value}
         how: Query = {"query_text": text, **named}
         if by_ids(kind, product):
-            # How many tokens there are is not known here: all lists are read, as for vectors made here.
-            how["method_parameters"] = {"k": size, "top_n": _ALL, "heap_factor": 1.0}
+            how["method_parameters"] = seismic.parameters(size)
         return {"neural_sparse": {field: how}}
-
-
-_ALL = 10_000

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bridge.dialects.features import Query, rank_feature
+from bridge.dialects.seismic import Seismic
 from bridge.errors import UnsupportedByEngine
 from bridge.records import SparseVector
 from bridge.tokens import MAX_SEISMIC_ID, query_tokens, short_weights
 
 __all__ = ["neural_sparse", "rank_feature", "seismic"]
+
+SEISMIC = Seismic()
 
 LARGEST_WEIGHT = 64.0
 """`neural_sparse` takes weights in (0, 64]."""
@@ -22,15 +25,12 @@ def neural_sparse(field: str, vector: SparseVector) -> Query:
     return {"neural_sparse": {field: {"query_tokens": tokens, **boost}}}
 
 
-def seismic(
-    field: str, vector: SparseVector, *, k: int, top_n: int | None = None, heap_factor: float | None = None
-) -> Query:
+def seismic(field: str, vector: SparseVector, *, k: int, how: Seismic = SEISMIC) -> Query:
     """`neural_sparse` over a SEISMIC `sparse_vector` field (3.3 and newer): ids, and the search's own knobs.
 
     Args:
         k: how many hits are collected; no fewer than the request's size.
-        top_n: the heaviest query tokens whose lists are read (the engine's default is 10); all by default.
-        heap_factor: above 1 reads more blocks and misses less (the engine's default is 1).
+        how: how far it looks.
 
     Raises:
         UnsupportedByEngine: an id is past what the field takes.
@@ -39,7 +39,7 @@ def seismic(
     if ids and ids[-1] > MAX_SEISMIC_ID:
         raise UnsupportedByEngine(f"token id {ids[-1]} is past {MAX_SEISMIC_ID}, the last that sparse_vector takes")
     tokens, boost = _scaled({str(i): weight for i, weight in zip(ids, short_weights(vector), strict=True)})
-    parameters = {"k": k, "top_n": top_n or max(1, len(tokens)), "heap_factor": heap_factor or 1.0}
+    parameters = how.parameters(k, len(tokens))
     return {"neural_sparse": {field: {"query_tokens": tokens, "method_parameters": parameters, **boost}}}
 
 
