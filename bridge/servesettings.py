@@ -82,6 +82,8 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Name ─▶ folder or Hugging Face id of the models that `/v1/encode` and `/v1/rewrite` may name."""
     indexes: tuple[DeclaredIndex, ...] = ()
     watch: tuple[Watched, ...] = ()
+    proxied: tuple[str, ...] = ()
+    """The indices that `bridge proxy` takes in hand; all others pass."""
     limits: Limits = Limits()
     log: Literal["debug", "info", "warning", "error"] = "info"
     access_log: bool = True
@@ -121,10 +123,11 @@ _VARIABLES = (
     "tls_key",
     "data",
     "roots",
+    "proxied",
     "log",
     "access_log",
 )
-_LISTS = {"hosts": ",", "roots": os.pathsep}
+_LISTS = {"hosts": ",", "proxied": ",", "roots": os.pathsep}
 
 
 def with_environment(settings: ServeSettings, environment: Mapping[str, str]) -> ServeSettings:

@@ -31,6 +31,7 @@ _COMMANDS = {
     "evaluate": "bridge.cli.measuring",
     "export": "bridge.cli.exporting",
     "serve": "bridge.cli.serving",
+    "proxy": "bridge.cli.serving",
     "keys": "bridge.cli.serving",
 }
 """Each command and the module that holds it; a module is imported when its command is asked for."""

@@ -58,6 +58,39 @@ def serve(state: State, /, check: bool, **options: Any) -> int:
     return 0
 
 
+@click.command(cls=BridgeCommand, short_help="Stand in front of an engine.")
+@click.option("--upstream", metavar="URL", help="The engine; else as for every command, but never the embedded node.")
+@click.option("--host", metavar="HOST", help="The address to listen on. Default: 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65_535), metavar="PORT", help="Default: 8090; 0 is a free one.")
+@click.option(
+    "--index",
+    "proxied",
+    multiple=True,
+    metavar="INDEX",
+    help="An index whose documents gain vectors, and whose questions are asked of them; repeated.",
+)
+@click.option("--allow-anonymous", is_flag=True, default=None, help="Listen on an address that others can reach.")
+@pass_state
+def proxy(state: State, /, upstream: str | None, **options: Any) -> int:
+    """Pass everything to the engine, so that an application keeps its client and its plain queries.
+
+    Documents that are written to an INDEX gain vectors on their way, and `match` queries on its text fields become
+    sparse queries. Register the index first. All else passes as it is, with the application's own credentials.
+
+    \b
+    bridge proxy --upstream https://search.example.org:9200 --index articles
+    """
+    options["proxied"] = options["proxied"] or None
+    state.url = upstream or state.url
+    settings = _settings(state, options)
+    try:
+        from bridge.daemon.run import proxy as run
+    except ModuleNotFoundError as error:
+        raise MissingExtra("the proxy", "daemon") from error
+    run(settings, lambda url: state.say(f"passing {url} on to {settings.engine.shown_url}"))
+    return 0
+
+
 def _settings(state: State, /, options: dict[str, Any]) -> Settings:
     import msgspec
 

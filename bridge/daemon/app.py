@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bridge.daemon.endpoint import PROBLEM, Call, Endpoint, Operation, Reply
-from bridge.daemon.gate import TITLES, Gate
+from bridge.daemon.gate import TITLES, Gate, Refused
 from bridge.daemon.handlers import DISTRIBUTION, Handlers
 from bridge.daemon.jobs import Jobs
 from bridge.daemon.jobstore import JobStore
@@ -27,6 +27,7 @@ from bridge.daemon.messages import Problem
 from bridge.daemon.metrics import Metrics
 from bridge.daemon.openapi import describe
 from bridge.daemon.operations import operations
+from bridge.daemon.pages import POLICY, page
 from bridge.daemon.service import Service
 from bridge.daemon.startup import register_declared
 from bridge.daemon.watching import Watcher
@@ -70,6 +71,8 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
         return Reply(description)
 
     table.append(Operation("GET", "/openapi.json", "openapi", None, described, "This description."))
+    table.append(Operation("GET", "/docs", "docs", None, show_page, "The interface, for people."))
+    table.append(Operation("GET", "/pages/{name}", "page", None, show_page, "A file of a page."))
     metrics.gauge("bridge_requests_under_way", "Requests that are being answered.", lambda: gate.under_way)
     metrics.counts("bridge_jobs", "Jobs, by state.", "state", store.counts)
     watcher = Watcher(serve.watch, jobs)
@@ -97,6 +100,16 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
         for one in table
     ]
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_such})
+
+
+async def show_page(call: Call) -> Reply:
+    """A page, or a file of one."""
+    name = call.path.get("name", "docs.html")
+    found = page(name)
+    if found is None:
+        raise Refused(404, f"there is no page {name!r}")
+    content, kind = found
+    return Reply(content, kind=kind, headers=(("content-security-policy", POLICY), ("referrer-policy", "no-referrer")))
 
 
 async def _no_such(request: Request, error: Exception) -> Response:

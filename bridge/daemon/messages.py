@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from bridge.conversation import Conversation
 from bridge.dialects import Dialect
 from bridge.hybrid import Fusion, Place
+from bridge.records import Conversation, Product
 from bridge.rewrite import Explain
-from bridge.settings import Product
 from bridge.tokens import Kind
 
 Object = dict[str, Any]
@@ -73,6 +72,8 @@ class Asking(Message, frozen=True, kw_only=True):
     """Like `top-k=16,max-ratio=0.1`."""
     conversation: Conversation = "auto"
     two_phase: bool = False
+    seismic: Word | None = None
+    """Like `top-n=10,heap-factor=1.5`."""
     analyzer: Word | None = None
     model_id: Word | None = None
     inference_id: Word | None = None

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
 
 from bridge.daemon.app import make_app
 from bridge.daemon.logs import start_logging
+from bridge.daemon.proxy import make_proxy
 from bridge.errors import SettingsError
 from bridge.servesettings import ServeSettings
 from bridge.settings import Settings
@@ -46,8 +48,25 @@ def serve(settings: Settings, started: Callable[[str], None] = lambda url: None)
     Raises:
         SettingsError: the settings cannot be used.
     """
+    _run(make_app(settings), settings.serve, started)
+
+
+def proxy(settings: Settings, started: Callable[[str], None] = lambda url: None) -> None:
+    """Stand in front of the engine until a signal comes; arguments and errors as for `serve`."""
     own = settings.serve
-    app = make_app(settings)
+    if not own.is_loopback and not own.allow_anonymous:
+        raise SettingsError(
+            f"proxy: others can reach {own.host}, and through it the engine: whoever it lets in; say so with "
+            "allow_anonymous"
+        )
+    if settings.engine.url is None:
+        raise SettingsError("proxy: name the engine with --upstream")
+    if not own.proxied:
+        raise SettingsError("proxy: name an index that it is for, with --index or as proxied in the [serve] table")
+    _run(make_proxy(settings, settings.engine.url), own, started)
+
+
+def _run(app: Starlette, own: ServeSettings, started: Callable[[str], None]) -> None:
     with listening(own) as found:
         start_logging(own.log)
         config = uvicorn.Config(
@@ -55,6 +74,7 @@ def serve(settings: Settings, started: Callable[[str], None] = lambda url: None)
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=False,
             timeout_graceful_shutdown=_DRAIN,
             timeout_keep_alive=15,
             h11_max_incomplete_event_size=65_536,
@@ -67,7 +87,7 @@ def serve(settings: Settings, started: Callable[[str], None] = lambda url: None)
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[found])
         if not server.started:
-            raise SettingsError("serve: the daemon could not start; the log above says why")
+            raise SettingsError("serve: it could not start; the log above says why")
 
 
 def url_of(own: ServeSettings, found: socket.socket) -> str:

@@ -12,7 +12,10 @@ from typing import Any, TypeVar
 from bridge.daemon.batching import SharedEncoder
 from bridge.daemon.messages import Asking, Rewrite
 from bridge.dialects.inside import Inside
+from bridge.dialects.opensearch import SEISMIC
+from bridge.dialects.seismic import parse_seismic
 from bridge.encode import Encoder, load_encoder
+from bridge.encode.dense import DenseEncoder
 from bridge.engines import Engine, IndexState
 from bridge.errors import ModelNotFound, UsageError
 from bridge.hybrid import Hybrid, read_hybrid
@@ -55,6 +58,7 @@ class Service:
         self._engine: Engine | None = None
         self._connecting = threading.Lock()
         self._encoders = _Once()
+        self._models: dict[str, tuple[IndexModel | None, float]] = {}
         self._rewriters: OrderedDict[Hashable, Way] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -112,6 +116,15 @@ class Service:
             raise ModelNotFound(f"the daemon has no model {name!r}: only those of its settings can be named")
         return name
 
+    def model_of(self, index: str) -> IndexModel | None:
+        """What an index says of itself; None where it says nothing, or is not there. May wait for the engine."""
+        kept = self._models.get(index)
+        if kept is None or time.monotonic() >= kept[1]:
+            state = self.engine.get_index(index)
+            kept = (IndexModel.of(state) if state else None), time.monotonic() + FRESH
+            self._models[index] = kept
+        return kept[0]
+
     def index_model(self, index: str) -> Encoder:
         """The document encoder of an index. Waits for the engine.
 
@@ -122,9 +135,16 @@ class Service:
         there = IndexModel.of(state)
         if there is None or not there.document_encoder:
             raise UsageError(f"index {index} names no document model (_meta.bridge): name one of the daemon's models")
-        return self._stored(there.document_encoder)
+        return self.stored(there.document_encoder)
 
-    def _stored(self, fingerprint: str) -> Encoder:
+    def stored_dense(self, fingerprint: str | None) -> DenseEncoder | None:
+        """The dense encoder of that fingerprint, loaded once; none of none."""
+        if fingerprint is None:
+            return None
+        return self._encoders.get(("dense", fingerprint), lambda: find_dense(self.engine, fingerprint))
+
+    def stored(self, fingerprint: str) -> Encoder:
+        """The model of that fingerprint, from this machine or from the cluster, loaded once."""
         return self._encoders.get(("stored", fingerprint), lambda: self._shared(find_model(self.engine, fingerprint)))
 
     def _shared(self, encoder: Encoder) -> Encoder:
@@ -191,10 +211,9 @@ class Service:
         there, how = IndexModel.of(state), _how(asking)
         hybrid: Hybrid | None = how["hybrid"]
         if there and not how["inside"]:
-            how["encoder"] = self._stored(there.query_encoders[0])
-        if there and there.dense_encoder and hybrid and "dense" in hybrid.names:
-            name = there.dense_encoder
-            how["dense"] = self._encoders.get(("dense", name), lambda: find_dense(self.engine, name))
+            how["encoder"] = self.stored(there.query_encoders[0])
+        if there and hybrid and "dense" in hybrid.names:
+            how["dense"] = self.stored_dense(there.dense_encoder)
         return QueryRewriter.for_index(self.engine, index, **how)
 
 
@@ -214,8 +233,8 @@ def is_light(encoder: Encoder) -> bool:
 def _options(asking: Asking) -> tuple[Hashable, ...]:
     """All of a request that decides which rewriter it needs."""
     return (
-        tuple(asking.fields), asking.dialect, asking.prune, asking.conversation, asking.two_phase, asking.analyzer,
-        asking.model_id, asking.inference_id, asking.hybrid, asking.fusion, asking.fuse, asking.depth,
+        tuple(asking.fields), asking.dialect, asking.prune, asking.conversation, asking.two_phase, asking.seismic,
+        asking.analyzer, asking.model_id, asking.inference_id, asking.hybrid, asking.fusion, asking.fuse, asking.depth,
         asking.rank_constant, asking.pipeline,
     )  # fmt: skip
 
@@ -243,6 +262,7 @@ def _how(asking: Asking) -> dict[str, Any]:
         "conversation": asking.conversation,
         "inside": _inside(asking),
         "two_phase": TwoPhase() if asking.two_phase else None,
+        "seismic": parse_seismic(asking.seismic) if asking.seismic else SEISMIC,
         "hybrid": _hybrid(asking),
     }
 

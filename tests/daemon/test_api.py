@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -304,6 +305,21 @@ def test_declared_indexes_are_there(
     with served(opensearch_url, tmp_path, indexes=declared) as client:
         assert ok(client.get(f"/v1/indexes/{index}"))["documents"] == 0
     assert engine.require_index(index).settings["index.number_of_shards"] == "2"
+
+
+def test_the_page_that_describes_it(offline: TestClient) -> None:
+    page = offline.get("/docs")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'")
+    named = re.findall(r'(?:href|src)="(/pages/[^"]+)"', page.text)
+    assert len(named) == 2
+    for path in named:
+        assert offline.get(path).status_code == 200
+    # Nothing is loaded from elsewhere.
+    assert not re.search(r"https?://", page.text + "".join(offline.get(path).text for path in named))
+    for wrong in ("/pages/__init__.py", "/pages/gone.js", "/pages/..%2Fapp.py"):
+        assert offline.get(wrong).status_code == 404
 
 
 def test_the_description_is_of_what_is_there(offline: TestClient) -> None:

@@ -1,0 +1,242 @@
+"""The proxy on a real node: official clients, unchanged, through it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from opensearchpy import OpenSearch, helpers
+
+from bridge import load_encoder
+from bridge.engines import Engine
+from bridge.indexmodel import IndexModel
+from bridge.rewrite import QueryRewriter
+
+ROOT = Path(__file__).parents[2]
+CORPUS = ROOT / "bridge" / "demo_data"
+QUESTION = "why does my bread turn out heavy"
+VECTORS = {"embedding", "bridge_content_hash"}
+
+Bridge = Callable[..., tuple[int, str, str]]
+
+
+def documents() -> list[dict[str, Any]]:
+    with (CORPUS / "corpus.jsonl").open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+@contextmanager
+def proxied(folder: Path, upstream: str, *indexes: str) -> Iterator[str]:
+    """`bridge proxy` on a free port; its URL."""
+    words = [word for index in indexes for word in ("--index", index)]
+    command = [sys.executable, "-m", "bridge", "proxy", "--upstream", upstream, "--port", "0", *words]
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=folder, env=surroundings, stderr=subprocess.PIPE, text=True)
+    said: list[str] = []
+    found: list[str] = []
+    told = threading.Event()
+
+    def listen() -> None:
+        assert process.stderr
+        for line in process.stderr:
+            said.append(line)
+            if match := re.match(r"passing (\S+) on to", line):
+                found.append(match[1])
+                told.set()
+        told.set()
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    try:
+        assert told.wait(60)
+        assert found, "".join(said)
+        yield found[0]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, "".join(said)
+        assert not [line for line in said if "Traceback" in line], "".join(said)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        listener.join(10)
+        assert process.stderr
+        process.stderr.close()
+
+
+@pytest.fixture
+def registered(bridge: Bridge, engine: Engine, index: str, tmp_path: Path) -> str:
+    """An index, made for a model that is fitted on the corpus, and empty."""
+    assert bridge("fit", str(CORPUS), "-o", "model")[0] == 0
+    assert bridge("register", index, "--model", "model", url=engine.url)[0] == 0
+    return index
+
+
+def sources(engine: Engine, index: str) -> dict[str, Any]:
+    engine.refresh(index)
+    hits = engine.search(index, {"size": 1000})["hits"]["hits"]
+    return {hit["_id"]: hit["_source"] for hit in hits}
+
+
+def test_an_application_s_own_client(
+    registered: str, bridge: Bridge, engine: Engine, opensearch_url: str, tmp_path: Path
+) -> None:
+    index = registered
+    loaded = f"{index}-loaded"
+    with proxied(tmp_path, opensearch_url, index) as url, OpenSearch(url) as client:
+        actions = [{"_index": index, "_id": one["_id"], "_source": {k: v for k, v in one.items() if k != "_id"}}
+                   for one in documents()]  # fmt: skip
+        assert helpers.bulk(client, actions, chunk_size=50) == (240, [])
+        client.indices.refresh(index=index)
+        try:
+            # The same documents as a load makes of them, vectors and all.
+            assert bridge("ingest", loaded, str(CORPUS), "--model", "model", url=opensearch_url)[0] == 0
+            assert sources(engine, index) == sources(engine, loaded)
+        finally:
+            engine.delete_index(loaded)
+        # A plain query finds what a sparse one does; and what the bridge keeps does not show.
+        rewriter = QueryRewriter.for_index(engine, index)
+        expected = engine.search(index, rewriter.rewrite(QUESTION))["hits"]["hits"]
+        plain = client.search(index=index, body={"query": {"match": {"text": QUESTION}}})["hits"]["hits"]
+        assert [(hit["_id"], hit["_score"]) for hit in plain] == [(hit["_id"], hit["_score"]) for hit in expected]
+        assert not VECTORS & set(plain[0]["_source"])
+        best = plain[0]["_id"]
+        assert set(client.get(index=index, id=best)["_source"]) == set(plain[0]["_source"])
+        assert set(client.get(index=index, id=best, _source_includes="*")["_source"]) >= VECTORS
+        both = client.msearch(body=[{"index": index}, {"query": {"match": {"text": QUESTION}}, "size": 3},
+                                    {"index": index}, {"query": {"match_all": {}}, "size": 1}])  # fmt: skip
+        assert [hit["_id"] for hit in both["responses"][0]["hits"]["hits"]] == [hit["_id"] for hit in expected[:3]]
+        assert not VECTORS & set(both["responses"][1]["hits"]["hits"][0]["_source"])
+
+
+def test_every_way_of_writing(registered: str, engine: Engine, opensearch_url: str, tmp_path: Path) -> None:
+    index = registered
+    state = engine.require_index(index)
+    model = IndexModel.of(state)
+    assert model is not None
+    encoder = load_encoder(str(tmp_path / "model"))
+
+    def check(name: str, text: str, **fields: Any) -> None:
+        found = sources(engine, index)[name]
+        kept = found.pop("embedding")
+        found.pop("bridge_content_hash")
+        assert found == {"text": text, **fields}
+        (vector,) = encoder.encode_document([text])
+        assert set(kept) == {token.replace(".", "․") for token in vector.tokens}
+
+    with proxied(tmp_path, opensearch_url, index) as url, OpenSearch(url) as client:
+        client.index(index=index, id="a", body={"text": "bread and butter"})
+        check("a", "bread and butter")
+        client.create(index=index, id="b", body={"text": "heavy dough", "n": 1})
+        check("b", "heavy dough", n=1)
+        name = client.index(index=index, body={"text": "an oven"})["_id"]
+        check(name, "an oven")
+        # A part of a document: its vector is of what is stored then.
+        client.update(index=index, id="b", body={"doc": {"n": 2}})
+        check("b", "heavy dough", n=2)
+        client.update(index=index, id="b", body={"doc": {"text": "light dough"}})
+        check("b", "light dough", n=2)
+        client.update(index=index, id="c", body={"doc": {"text": "a crust"}, "doc_as_upsert": True})
+        check("c", "a crust")
+        client.update(index=index, id="d", body={"script": "ctx.op = 'none'", "upsert": {"text": "a crumb"}})
+        check("d", "a crumb")
+        lines = [{"update": {"_index": index, "_id": "a"}}, {"doc": {"text": "bread alone"}},
+                 {"delete": {"_index": index, "_id": "d"}},
+                 {"index": {"_index": index, "_id": "e"}}, {"n": 5},
+                 {"create": {"_index": index, "_id": "e"}}, {"text": "twice"}]  # fmt: skip
+        items = client.bulk(body=lines)["items"]
+        assert [next(iter(item.values()))["status"] for item in items] == [200, 200, 201, 409]
+        check("a", "bread alone")
+        found = sources(engine, index)
+        # Without text there is nothing to encode: the document is as it was sent.
+        assert found["e"] == {"n": 5}
+        assert "d" not in found
+
+
+def test_what_is_not_named_passes_byte_for_byte(
+    engine: Engine, index: str, opensearch_url: str, tmp_path: Path
+) -> None:
+    with (
+        proxied(tmp_path, opensearch_url, "another-index") as url,
+        httpx.Client(base_url=url) as through,
+        httpx.Client(base_url=opensearch_url) as direct,
+    ):
+
+        def both(method: str, path: str, **how: Any) -> None:
+            # What is written is written to a document for each.
+            a, b = (
+                through.request(method, path.replace("{}", "1"), **how),
+                direct.request(method, path.replace("{}", "2"), **how),
+            )
+            same = [re.sub(rb'"took":\d+|"_seq_no":\d+|"_id":"[12]"', b"", one.content) for one in (a, b)]
+            assert (a.status_code, same[0]) == (b.status_code, same[1])
+            left = {"content-length", "location"}
+            assert {k: v for k, v in a.headers.items() if k not in left} == {
+                k: v for k, v in b.headers.items() if k not in left
+            }
+
+        both("GET", "/")
+        both("GET", f"/{index}")
+        both("HEAD", f"/{index}")
+        both("PUT", f"/{index}/_doc/{{}}?refresh=true", json={"text": "plain"})
+        body = '{"query": {"match":   {"text": "plain"}}}'
+        both("POST", f"/{index}/_search", content=body, headers={"content-type": "application/json"})
+        both("GET", f"/{index}/_doc/{{}}")
+        both("GET", f"/{index}/_doc/a%2Fb%20c?routing=x%2By")
+        both("GET", "/_cat/indices?format=json&h=index&s=index")
+        both("POST", f"/{index}/_search", content=b"{broken", headers={"content-type": "application/json"})
+        both("GET", "/_nodes/_local/nothing?flat_settings&pretty")
+        both("POST", f"/{index}/_bulk", content=b"no json\n", headers={"content-type": "application/x-ndjson"})
+        both("OPTIONS", f"/{index}")
+        both("GET", f"/{index}/_doc/1", headers={"accept-encoding": "gzip"})
+        packed = gzip.compress(body.encode())
+        headers = {"content-type": "application/json", "content-encoding": "gzip"}
+        both("POST", f"/{index}/_search", content=packed, headers=headers)
+        assert sources(engine, index) == {"1": {"text": "plain"}, "2": {"text": "plain"}}
+
+
+def test_packed_bodies(registered: str, opensearch_url: str, engine: Engine, tmp_path: Path) -> None:
+    with proxied(tmp_path, opensearch_url, registered) as url, OpenSearch(url, http_compress=True) as client:
+        client.index(index=registered, id="a", body={"text": "bread and butter"}, refresh=True)
+        assert set(sources(engine, registered)["a"]) >= VECTORS
+        found = client.search(index=registered, body={"query": {"match": {"text": "butter"}}})
+        assert [hit["_id"] for hit in found["hits"]["hits"]] == ["a"]
+
+
+def test_an_engine_that_is_away(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    with proxied(tmp_path, f"http://127.0.0.1:{port}", "articles") as url:
+        for path in ("/", "/articles/_search"):
+            answer = httpx.post(url + path, json={"query": {"match": {"text": "x"}}})
+            assert answer.status_code in (502, 503)
+            assert answer.json()["error"]["type"] == "bridge_exception"
+            assert str(port) not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--index", "a"), "name the engine with --upstream"),
+        (("--upstream", "http://127.0.0.1:9"), "name an index that it is for"),
+        (("--upstream", "http://127.0.0.1:9", "--index", "a", "--host", "0.0.0.0"), "others can reach 0.0.0.0"),
+        (("--upstream", "127.0.0.1:9", "--index", "a"), "is not a URL of an engine"),
+    ],
+)
+def test_what_cannot_be(bridge: Bridge, words: tuple[str, ...], said: str) -> None:
+    code, out, err = bridge("proxy", *words)
+    assert (code, out) == (2, "")
+    assert said in err
