@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from hypothesis import HealthCheck, given, settings
+from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
 from bridge.daemon.app import make_app
 from bridge.daemon.keys import KeyFile
@@ -17,8 +16,10 @@ from bridge.engines import open_engine
 from bridge.servesettings import Limits, ServeSettings
 from bridge.settings import EngineSettings, Settings
 
-# What fits the description may still contradict itself (a text and turns), and is refused then.
-LEFT_OUT = [positive_data_acceptance]
+# What fits the description may still contradict itself (a text and turns), and is refused then. Whether a request
+# without its key is refused is asked below, of every operation.
+LEFT_OUT = [positive_data_acceptance, ignored_auth]
+OPERATIONS = 17
 
 many = settings(
     max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
@@ -36,39 +37,31 @@ def described(folder: Path, url: str, shared: Path, **options: Any) -> Any:
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
-@pytest.fixture(scope="module")
-def without_keys(tmp_path_factory: pytest.TempPathFactory, opensearch_url: str, shared: Path) -> Any:
-    return described(tmp_path_factory.mktemp("serve"), opensearch_url, shared)
+def ask_everything(schema: Any, headers: dict[str, str], refused: bool) -> int:
+    """Ask each operation in many ways; how many operations there are."""
+    operations = [found.ok() for found in schema.get_all_operations()]
+    for operation in operations:
+
+        @many
+        @given(case=operation.as_strategy())
+        def ask(case: Any) -> None:
+            answer = case.call_and_validate(headers=headers, excluded_checks=LEFT_OUT)
+            if refused and case.operation.definition.raw.get("security"):
+                assert answer.status_code == 401
+
+        ask()
+    return len(operations)
 
 
-@pytest.fixture(scope="module")
-def with_keys(tmp_path_factory: pytest.TempPathFactory, opensearch_url: str, shared: Path) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("serve")
-    KEYS["x-api-key"] = KeyFile(folder / "keys.json").add("all", "admin")[0]
-    yield described(folder, opensearch_url, shared, keys_file=str(folder / "keys.json"))
-    KEYS.clear()
+def test_whatever_is_asked(tmp_path: Path, opensearch_url: str, shared: Path) -> None:
+    assert ask_everything(described(tmp_path, opensearch_url, shared), {}, refused=False) == OPERATIONS
 
 
-KEYS: dict[str, str] = {}
-open_ = schemathesis.pytest.from_fixture("without_keys")
-keyed = schemathesis.pytest.from_fixture("with_keys")
-
-
-@open_.parametrize()
-@many
-def test_whatever_is_asked(case: Any) -> None:
-    case.call_and_validate(excluded_checks=LEFT_OUT)
-
-
-@keyed.parametrize()
-@many
-def test_whatever_is_asked_with_a_key(case: Any) -> None:
-    case.call_and_validate(headers=dict(KEYS), excluded_checks=LEFT_OUT)
-
-
-@keyed.parametrize()
-@many
-def test_whatever_is_asked_without_a_key(case: Any) -> None:
-    answer = case.call_and_validate(excluded_checks=LEFT_OUT)
-    if case.operation.definition.raw.get("security"):
-        assert answer.status_code == 401
+@pytest.mark.parametrize("known", [True, False])
+def test_whatever_is_asked_where_keys_are_needed(
+    tmp_path: Path, opensearch_url: str, shared: Path, known: bool
+) -> None:
+    key, _ = KeyFile(tmp_path / "keys.json").add("all", "admin")
+    schema = described(tmp_path, opensearch_url, shared, keys_file=str(tmp_path / "keys.json"))
+    headers = {"x-api-key": key} if known else {}
+    assert ask_everything(schema, headers, refused=not known) == OPERATIONS
