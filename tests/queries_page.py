@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import takewhile
 from pathlib import Path
 
 from tests.contract.test_matrix import FORMS, ROWS
@@ -95,6 +96,32 @@ dialect is chosen follows from the engine's version and the field's type; `--dia
 made from the tests' own golden files.
 """
 
+WHICH = """\
+## Which one to ask with
+
+Measured on OpenSearch 3.6.0 with 100,000 documents on one node (`benchmarks/search.py`; the whole tables stand in
+[performance.md](performance.md#search)). Latency is of a whole request, overlap is with the first ten of the exact
+search:
+
+@TABLE@
+
+- **`neural_sparse`** is the default, and exact: at this size it costs two milliseconds.
+- **`rank_feature`** costs the same here. Ask with it where `neural_sparse` is not to be had: Elasticsearch 7,
+  OpenSearch before 2.14.
+- **Two phases** save a fifth of the time and keep 99 of 100 hits. They pay where queries have many light
+  tokens, as those of neural encoders do. Leave them off with `min_score`, collapsed or nested passages, and where a
+  hit that shares only light tokens with the question counts. Their defaults (`prune_ratio` 0.4, `expansion_rate` 5) are
+  as fast as the fastest of the grid that keep 0.98.
+- **SEISMIC** keeps 95 of 100 hits in two thirds of the exact search's time where it alone is asked, again and again
+  (between searches of other indices, as in the table, it was the slower one), with lists of 1,000 documents a token
+  (`n_postings`), all of whose query tokens are read, at a `heap_factor` of 1: the fastest of the grid that keep 0.95,
+  and what `bridge register` and its queries say. With the engine's own parameters it lost a fifth of the hits. It is for
+  segments of a million documents and more, where the exact search takes long: in smaller ones the engine searches the
+  field exactly unless `approximate_threshold` says otherwise. On five small shards it was slower than the exact search:
+  leave it off there, and where no hit may be missed.
+- **Hybrid search** costs what its parts cost, and is what finds more.
+"""
+
 MATRIX = """\
 ## What was asked of which engine
 
@@ -126,7 +153,16 @@ def page() -> str:
         table.append(f"| {name} | {', '.join(row.engines)} | {' | '.join(cells)} |")
     refused = [REFUSED, "| asked | answer |", "| --- | --- |"]
     refused += [f"| {what} | {answer.row} |" for what, answer in ANSWERS.items()]
-    return "\n".join([*parts, MATRIX, *table, "", *refused]) + "\n"
+    which = WHICH.replace("@TABLE@", "\n".join(measured()))
+    return "\n".join([*parts, which, MATRIX, *table, "", *refused]) + "\n"
+
+
+def measured() -> list[str]:
+    """The table of the dialects that `benchmarks/search.py` printed last, as docs/performance.md keeps it."""
+    section = (PAGE.parent / "performance.md").read_text("utf-8").split("\n## Search\n", 1)[1].split("\n## ", 1)[0]
+    lines = section.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("| way |"))
+    return list(takewhile(lambda line: line.startswith("|"), lines[start:]))
 
 
 def _wrapped(text: str) -> str:

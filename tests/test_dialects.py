@@ -243,19 +243,19 @@ def test_elasticsearch_is_never_let_to_prune() -> None:
     assert elasticsearch.sparse_vector("v", vector_of(WEATHER))["sparse_vector"]["prune"] is False
 
 
-def test_seismic_collects_as_many_hits_as_are_wanted() -> None:
+def test_seismic_collects_as_many_hits_as_are_wanted_and_reads_every_list() -> None:
     query = query_for("neural_sparse", "opensearch", (3, 6), "sparse_vector", "v", vector_of(WEATHER), size=250)
     parameters = query["neural_sparse"]["v"]["method_parameters"]
-    assert parameters == {"k": 250, "top_n": 3, "heap_factor": 1.2}
+    assert parameters == {"k": 250, "top_n": 3, "heap_factor": 1.0}
 
 
 def test_seismic_looks_as_far_as_it_is_told() -> None:
-    far = replace(asking(SEISMIC), seismic=parse_seismic("top-n=2,heap-factor=1.5")).rewrite("2", size=5)
+    far = replace(asking(SEISMIC), seismic=parse_seismic("top-n=2,heap-factor=1.1")).rewrite("2", size=5)
     parameters = far["query"]["neural_sparse"]["embedding"]["method_parameters"]
     assert parameters == {"k": 5, "top_n": min(2, len(far["query"]["neural_sparse"]["embedding"]["query_tokens"])),
-                          "heap_factor": 1.5}  # fmt: skip
-    assert parse_seismic("heap-factor=2") == Seismic(3, 2.0)
-    assert parse_seismic(" top-n=7 ") == Seismic(7, 1.2)
+                          "heap_factor": 1.1}  # fmt: skip
+    assert parse_seismic("heap-factor=2") == Seismic(10_000, 2.0)
+    assert parse_seismic(" top-n=7 ") == Seismic(7, 1.0)
 
 
 @pytest.mark.parametrize(

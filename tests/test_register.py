@@ -135,7 +135,7 @@ def test_seismic_gets_the_models_ceilings() -> None:
         "method": {
             "name": "seismic",
             "parameters": {
-                "n_postings": 4000,
+                "n_postings": 1000,
                 "quantization_ceiling_ingest": 2.5,
                 "quantization_ceiling_search": 7.5,
             },
