@@ -114,11 +114,11 @@ search:
   as the fastest of the grid that keep 0.98.
 - **SEISMIC** keeps 95 of 100 hits in two thirds of the exact search's time where it alone is asked, again and again
   (between searches of other indices, as in the table, it was the slower one), with lists of 1,000 documents a token
-  (`n_postings`), all of whose query tokens are read, at a `heap_factor` of 1: the fastest of the grid that keep 0.95,
-  and what `bridge register` and its queries say. With the engine's own parameters it lost a fifth of the hits. It is for
-  segments of a million documents and more, where the exact search takes long: in smaller ones the engine searches the
-  field exactly unless `approximate_threshold` says otherwise. On five small shards it was slower than the exact search:
-  leave it off there, and where no hit may be missed.
+  (`n_postings`), all of whose query tokens are read, at a `heap_factor` of 1: the fastest of the grid that keep
+  0.95, and what `bridge register` and its queries say. With the engine's own parameters it lost a fifth of the
+  hits. It is for segments of a million documents and more, where the exact search takes long: in smaller ones the
+  engine searches the field exactly unless `approximate_threshold` says otherwise. On five small shards it was
+  slower than the exact search: leave it off there, and where no hit may be missed.
 - **Hybrid search** costs what its parts cost, and is what finds more.
 """
 
