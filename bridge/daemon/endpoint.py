@@ -20,6 +20,7 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from bridge.daemon.batching import Overloaded
+from bridge.daemon.bodies import Gone, whole_body
 from bridge.daemon.gate import Gate, Refused
 from bridge.daemon.keys import Key
 from bridge.daemon.keys import Scope as KeyScope
@@ -171,7 +172,7 @@ class Endpoint:
                 reply, name = await self._answer(scope, headers, receive, identity)
             status = reply.status
             await _send(sending, reply, self._encode, identity)
-        except _Gone:
+        except Gone:
             status = 499
         except Exception as error:
             problem = self._problem(error, identity)
@@ -226,21 +227,12 @@ class Endpoint:
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         most = self._gate.limits.body_bytes
         length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > most:
+        if length.isdigit() and len(length) < 20 and int(length) > most:
             raise Refused(413, f"the body has {int(length):,} bytes; {most:,} are taken")
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _Gone
-            part = message.get("body", b"")
-            size += len(part)
-            if size > most:
-                raise Refused(413, f"the body has more than {most:,} bytes, which is all that is taken")
-            parts.append(part)
-            if not message.get("more_body"):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+        body = await whole_body(receive, most)
+        if body is None:
+            raise Refused(413, f"the body has more than {most:,} bytes, which is all that is taken")
+        return body
 
     def _problem(self, error: Exception, identity: str) -> Reply:
         detail = str(error)
@@ -265,10 +257,6 @@ class Endpoint:
             headers = (("retry-after", "1"),)
         problem = Problem(title=title, status=status, detail=detail, request_id=identity)
         return Reply(problem, status, PROBLEM, headers)
-
-
-class _Gone(Exception):
-    """The client has gone."""
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:

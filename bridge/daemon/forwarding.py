@@ -8,17 +8,13 @@ import aiohttp
 from starlette.types import Receive, Scope, Send
 from yarl import URL
 
+from bridge.daemon.bodies import Gone
+
 _OWN = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
     b"upgrade host expect".split()
 )
 """Headers of one connection, and not of what is said over it (RFC 9110, 7.6.1)."""
-
-_CHUNK = 1 << 16
-
-
-class Gone(Exception):
-    """The client has gone."""
 
 
 class Forwarder:
@@ -90,24 +86,3 @@ async def _stream(receive: Receive) -> AsyncIterator[bytes]:
             yield part
         if not message.get("more_body"):
             return
-
-
-async def whole_body(receive: Receive, most: int) -> bytes | None:
-    """A request's body; None where it has more than `most` bytes.
-
-    Raises:
-        Gone: the client has.
-    """
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > most:
-            return None
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)

@@ -26,9 +26,10 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
+from bridge.daemon.bodies import Gone, whole_body
 from bridge.daemon.bulkbody import with_vectors
 from bridge.daemon.embedding import Embedding
-from bridge.daemon.forwarding import Forwarder, Gone, whole_body
+from bridge.daemon.forwarding import Forwarder
 from bridge.daemon.messages import Asking
 from bridge.daemon.proxied import rewritten
 from bridge.daemon.service import Service

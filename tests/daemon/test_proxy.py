@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +20,8 @@ from bridge import load_encoder
 from bridge.engines import Engine
 from bridge.indexmodel import IndexModel
 from bridge.rewrite import QueryRewriter
+from tests.daemon.running import ROOT, serving
 
-ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "bridge" / "demo_data"
 QUESTION = "why does my bread turn out heavy"
 VECTORS = {"embedding", "bridge_content_hash"}
@@ -42,38 +38,12 @@ def documents() -> list[dict[str, Any]]:
 def proxied(folder: Path, upstream: str, *indexes: str) -> Iterator[str]:
     """`bridge proxy` on a free port; its URL."""
     words = [word for index in indexes for word in ("--index", index)]
-    command = [sys.executable, "-m", "bridge", "proxy", "--upstream", upstream, "--port", "0", *words]
-    surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=folder, env=surroundings, stderr=subprocess.PIPE, text=True)
-    said: list[str] = []
-    found: list[str] = []
-    told = threading.Event()
-
-    def listen() -> None:
-        assert process.stderr
-        for line in process.stderr:
-            said.append(line)
-            if match := re.match(r"passing (\S+) on to", line):
-                found.append(match[1])
-                told.set()
-        told.set()
-
-    listener = threading.Thread(target=listen)
-    listener.start()
-    try:
-        assert told.wait(60)
-        assert found, "".join(said)
-        yield found[0]
+    command = ("proxy", "--upstream", upstream, "--port", "0", *words)
+    with serving(folder, *command, says=r"passing (\S+) on to") as (url, process, said):
+        yield url
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, "".join(said)
         assert not [line for line in said if "Traceback" in line], "".join(said)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        listener.join(10)
-        assert process.stderr
-        process.stderr.close()
 
 
 @pytest.fixture

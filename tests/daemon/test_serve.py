@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import re
 import signal
 import ssl
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,8 +19,8 @@ import httpx
 import pytest
 
 from bridge.engines import Engine
+from tests.daemon.running import serving
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = 5_000
 
 Bridge = Callable[..., tuple[int, str, str]]
@@ -64,36 +60,12 @@ class Daemon:
 @contextmanager
 def daemon(folder: Path, url: str, *words: str, verify: Any = True, **environment: str) -> Iterator[Daemon]:
     """`bridge serve` on a free port, with its settings in `folder`."""
-    command = [sys.executable, "-m", "bridge", "--url", url, "serve", "--port", "0", *words]
-    surroundings = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    process = subprocess.Popen(command, cwd=folder, env=surroundings, stderr=subprocess.PIPE, text=True)
-    said: list[str] = []
-    found: list[str] = []
-    told = threading.Event()
-
-    def listen() -> None:
-        assert process.stderr
-        for line in process.stderr:
-            said.append(line)
-            if match := re.match(r"serving at (\S+)", line):
-                found.append(match[1])
-                told.set()
-        told.set()
-
-    listener = threading.Thread(target=listen)
-    listener.start()
-    try:
-        assert told.wait(60), said
-        assert found, "".join(said)
-        with httpx.Client(base_url=found[0], timeout=60, verify=verify) as client:
-            yield Daemon(process, client, said)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        listener.join(10)
-        assert process.stderr
-        process.stderr.close()
+    words = ("--url", url, "serve", "--port", "0", *words)
+    with (
+        serving(folder, *words, **environment) as (found, process, said),
+        httpx.Client(base_url=found, timeout=60, verify=verify) as client,
+    ):
+        yield Daemon(process, client, said)
 
 
 def scifact(shared: Path, count: int) -> list[Answer]:
