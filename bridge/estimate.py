@@ -194,7 +194,7 @@ class _Trial:
             sample=used,
             dead=results["dead"],
             unchanged=results["unchanged"],
-            seconds=round(fitting + sample.count * (1 - results["unchanged"] / used) / rate, 1),
+            seconds=round(fitting + sample.count * (1 - results["unchanged"] / used) / rate, 3),
             fit_seconds=round(fitting, 1),
             documents_per_second=round(rate, 1),
             encode_share=round(min(measured.encode_seconds / measured.seconds, 1.0), 3),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bridge.engines import Engine
 from bridge.fit import fit
 from bridge.loadsettings import LOAD_KEY
 from tests.faults.corpus import register_for_poison
+from tests.faults.proxy import fault_proxy
 
 ROOT = Path(__file__).parents[2]
 COUNTED = ("source", "indexed", "unchanged", "deleted", "dead")
@@ -141,6 +143,13 @@ def load(folder: Path, engine: Engine, index: str, **options: Any) -> Iterator[L
         yield one
     finally:
         one.kill()
+
+
+@contextmanager
+def slowed(engine: Engine, requests: int = 100) -> Iterator[str]:
+    """A URL of the engine by which the first requests of a load take seconds, however fast the machine is."""
+    with fault_proxy(engine.url, repeat("latency", requests)) as proxy:
+        yield proxy.url
 
 
 def refresh_interval(engine: Engine, index: str) -> str | None:

@@ -19,7 +19,7 @@ from bridge.engines import Engine
 from tests.contract import test_connections as connections
 from tests.contract.test_connections import USER, Guard, serving
 from tests.faults.corpus import KINDS, State, state_of, write_corpus
-from tests.faults.running import Done, Load, is_restored, load
+from tests.faults.running import Done, Load, is_restored, load, slowed
 from tests.test_cli_interruptions import Disk, mounted
 
 DOCUMENTS = 6000
@@ -76,7 +76,7 @@ def undisturbed(module_engine: Engine, tmp_path_factory: pytest.TempPathFactory)
 def one(undisturbed: Undisturbed, tmp_path: Path, engine: Engine, index: str) -> Iterator[Load]:
     """The same load, not yet begun."""
     (tmp_path / "corpus.jsonl").write_bytes((undisturbed.folder / "corpus.jsonl").read_bytes())
-    with load(tmp_path, engine, index) as found:
+    with slowed(engine) as url, load(tmp_path, engine, index, url=url) as found:
         yield found
 
 

@@ -11,25 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import repeat
 from pathlib import Path
 
 import pytest
 
 from bridge.engines import Engine
 from tests.faults.corpus import State, state_of, write_corpus
-from tests.faults.proxy import fault_proxy
-from tests.faults.running import COUNTED, ROOT, Load, is_restored, load, refresh_interval
+from tests.faults.running import COUNTED, ROOT, Load, is_restored, load, refresh_interval, slowed
 
 DOCUMENTS = 6000
-
-
-@contextmanager
-def slowed(engine: Engine, requests: int = 30) -> Iterator[str]:
-    """A URL of the engine by which the first requests of a load take seconds, however fast the machine is."""
-    with fault_proxy(engine.url, repeat("latency", requests)) as proxy:
-        yield proxy.url
 
 
 @pytest.fixture
@@ -166,7 +156,7 @@ def test_every_ending_can_be_gone_on_from(tmp_path: Path, engine: Engine, index:
         said = alone.run()
         state = state_of(engine, alone.index, alone.letters)
         engine.delete_index(alone.index)
-    with slowed(engine, 90) as url, load(tmp_path, engine, index, url=url) as one:
+    with slowed(engine, 300) as url, load(tmp_path, engine, index, url=url) as one:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             reached = one.position()
             one.start()
