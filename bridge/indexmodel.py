@@ -65,6 +65,12 @@ class IndexModel:
         return f"{self.passage_field}.{self.field}" if self.passage_field else self.field
 
     @property
+    def own_fields(self) -> tuple[str, ...]:
+        """What the bridge keeps in a document, and its writer did not put there."""
+        dense = (self.dense_field,) if self.dense_field and self.dense_encoder else ()
+        return (self.passage_field or self.field, *dense, HASH_FIELD)
+
+    @property
     def preparation(self) -> Preparation:
         """How texts become the vectors of this index."""
         pruning = parse_pruning(self.pruning) if self.pruning else None

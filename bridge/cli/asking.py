@@ -87,10 +87,9 @@ _inside = all_of(
 
 
 def _inside_of(options: dict[str, Any]) -> Inside | None:
-    from bridge.dialects.inside import Inside
+    from bridge.dialects.inside import inside_of
 
-    named = {name: options[name] for name in ("analyzer", "model_id", "inference_id") if options[name]}
-    return Inside(**named) if named else None
+    return inside_of(options["analyzer"], options["model_id"], options["inference_id"])
 
 
 def two_phase_of(options: dict[str, Any]) -> TwoPhase | None:
@@ -254,11 +253,12 @@ def _asking(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _offline(state: State, /, model: str | None, options: dict[str, Any]) -> QueryRewriter:
+    from bridge.dialects import NEWEST
     from bridge.rewrite import QueryRewriter
 
     elastic = options["dialect"] == "sparse_vector" or options["inference_id"]
     product = state.product or ("elasticsearch" if elastic else "opensearch")
-    version = options["engine_version"] or {"opensearch": "3.6.0", "elasticsearch": "9.2.0"}[product]
+    version = options["engine_version"] or NEWEST[product]
     kind = "sparse_vector" if elastic else options["kind"]
     return QueryRewriter.load(
         model,

@@ -28,8 +28,8 @@ from bridge.daemon.metrics import Metrics
 from bridge.daemon.openapi import describe
 from bridge.daemon.operations import operations
 from bridge.daemon.pages import POLICY, page
+from bridge.daemon.registering import register_declared
 from bridge.daemon.service import Service
-from bridge.daemon.startup import register_declared
 from bridge.daemon.watching import Watcher
 from bridge.daemon.work import Worker
 from bridge.engines import Engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -32,7 +33,8 @@ def with_vectors(raw: bytes, default: str | None, of: Callable[[str], Embedding 
         of: an index's name ─▶ how its documents get vectors; None for one that is not bridged.
     """
     try:
-        actions = list(_actions(raw, default, of))
+        # One for each index: its documents are encoded together.
+        actions = list(_actions(raw, default, cache(of)))
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError):
         return raw
     changed = False

@@ -13,6 +13,7 @@ from bridge.engines import Engine
 from bridge.indexmodel import IndexModel
 from bridge.records import HASH_FIELD, BulkOutcome, Doc, Position
 from bridge.sources import Item, Source, SourceOptions
+from bridge.templates import merge
 
 _NOWHERE = Position("request", 0)
 
@@ -68,9 +69,7 @@ class Embedding:
     @property
     def own_fields(self) -> tuple[str, ...]:
         """What the bridge keeps in a document, and its writer did not put there."""
-        model = self.model
-        vector = model.passage_field or model.field
-        return (vector, *((model.dense_field,) if self.dense and model.dense_field else ()), HASH_FIELD)
+        return self.model.own_fields
 
     def with_vectors(self, documents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Each document as it is stored, in order; one without text, or that cannot be encoded, as it came."""
@@ -94,8 +93,9 @@ class Embedding:
             return found
         stored = self._stored([updates[place] for place in touching])
         befores = [stored.get(updates[place].id) for place in touching]
+        # Engines merge what is changed just so.
         merged = [
-            _merged((before or {}).get("_source") or {}, updates[place].change)
+            merge((before or {}).get("_source") or {}, updates[place].change)
             for place, before in zip(touching, befores, strict=True)
         ]
         for place, before, made in zip(touching, befores, self.with_vectors(merged), strict=True):
@@ -111,12 +111,3 @@ class Embedding:
     def _stored(self, wanted: Sequence[PartialUpdate]) -> dict[str, dict[str, Any]]:
         docs = [{"_id": one.id} | ({"routing": one.routing} if one.routing else {}) for one in wanted]
         return self.engine.get_documents(self.index, {"docs": docs}, {"_source_excludes": ",".join(self.own_fields)})
-
-
-def _merged(whole: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """As engines merge a partial update: objects field by field, all else replaced."""
-    found = dict(whole)
-    for name, value in change.items():
-        before = found.get(name)
-        found[name] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
-    return found

@@ -26,7 +26,6 @@ from bridge.daemon.messages import (
     IndexOut,
     Ingest,
     JobOut,
-    Register,
     Registered,
     Rewrite,
     Rewritten,
@@ -34,17 +33,13 @@ from bridge.daemon.messages import (
 )
 from bridge.daemon.messages import Jobs as JobList
 from bridge.daemon.metrics import Metrics
+from bridge.daemon.registering import register_index
 from bridge.daemon.service import Service, Way, is_light
 from bridge.daemon.work import Worker, as_lines
-from bridge.encode import Encoder, load_encoder
-from bridge.encode.dense import describe_dense
-from bridge.encode.load import ModelOrigin
+from bridge.encode import Encoder
 from bridge.errors import BridgeError, IndexNotFound, UsageError
 from bridge.explain import explained
-from bridge.modelstore import save_dense, save_model
-from bridge.prune import parse_pruning
 from bridge.records import EncodedQuery, SparseVector, Turn
-from bridge.register import RegisterOptions, apply, plan
 from bridge.rewrite import Text
 from bridge.search import search
 
@@ -180,38 +175,12 @@ class Handlers:
         return await self._thread(find)
 
     async def register(self, call: Call) -> Registered:
-        return await self._thread(self._register, call.path["index"], call.body, _yes(call, "dry_run"))
+        service, dry_run = self._service, _yes(call, "dry_run")
 
-    def _register(self, index: str, asked: Register, dry_run: bool) -> Registered:
-        service = self._service
-        engine, place = service.engine, service.model_place(asked.model)
-        encoder = service.model(asked.model) if asked.model in service.settings.models else load_encoder(place)
-        dense = service.model_place(asked.dense) if asked.dense else None
-        others = {name: service.model(name) for name in asked.query_models}
-        options = RegisterOptions(
-            kind=asked.kind,
-            text_fields=tuple(asked.text_fields) or None,
-            dense=describe_dense(dense) if dense else None,
-            two_phase=asked.two_phase,
-            shards=asked.shards,
-            replicas=asked.replicas,
-            query_models=tuple(others.values()),
-            passages=asked.passages,
-            passage_tokens=asked.passage_tokens,
-            overlap=asked.overlap,
-            pruning=parse_pruning(asked.prune) if asked.prune else None,
-        )
-        planned = plan(engine, index, encoder, options)
-        if not dry_run:
-            apply(engine, planned)
-            save_model(engine, encoder, ModelOrigin.of(place))
-            if dense and options.dense:
-                save_dense(engine, options.dense.fingerprint, ModelOrigin.of(dense))
-            for name, other in others.items():
-                save_model(engine, other, ModelOrigin.of(service.model_place(name)))
-        return Registered(
-            index=index, model=encoder.fingerprint, steps=planned.steps, diff=planned.diff, dry_run=dry_run
-        )
+        def make() -> Registered:
+            return register_index(service, call.path["index"], call.body, service.model_place, dry_run=dry_run)
+
+        return await self._thread(make)
 
     # Jobs
 
@@ -310,7 +279,7 @@ class Handlers:
     async def about(self, call: Call) -> About:
         del call
         found = await self._thread(self._service.indexes)
-        info = self._service.engine.info()
+        info = await self._thread(lambda: self._service.engine.info())
         return About(
             name=DISTRIBUTION, version=version(DISTRIBUTION), engine=str(info),
             models=list(self._service.settings.models), indexes=[name for name, _, _ in found],

@@ -35,8 +35,6 @@ from bridge.daemon.proxied import rewritten
 from bridge.daemon.service import Service
 from bridge.engines import Engine
 from bridge.errors import BridgeError, EngineBusy, EngineUnreachable
-from bridge.indexmodel import IndexModel
-from bridge.records import HASH_FIELD
 from bridge.resolve import connect
 from bridge.settings import Settings
 
@@ -228,7 +226,7 @@ class Proxy:
         if "query" in body:
             made = body | {"query": rewritten(body["query"], model.text_fields, model.path, ask)}
         if shown and "_source" not in body:
-            made = made | {"_source": {"excludes": list(_own(model))}}
+            made = made | {"_source": {"excludes": list(model.own_fields)}}
         return made
 
     def _unseen(self, scope: Scope, index: str) -> bytes | None:
@@ -239,14 +237,10 @@ class Proxy:
         model = self._service.model_of(index)
         if model is None:
             return None
-        return urlencode([*asked, ("_source_excludes", ",".join(_own(model)))]).encode()
+        return urlencode([*asked, ("_source_excludes", ",".join(model.own_fields))]).encode()
 
 
 _PLAIN = Asking()
-
-
-def _own(model: IndexModel) -> tuple[str, ...]:
-    return (model.passage_field or model.field, *((model.dense_field,) if model.dense_field else ()), HASH_FIELD)
 
 
 def _json(raw: bytes) -> Any:

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from bridge.daemon.batching import SharedEncoder
 from bridge.daemon.messages import Asking, Rewrite
-from bridge.dialects.inside import Inside
+from bridge.dialects import NEWEST
+from bridge.dialects.inside import inside_of
 from bridge.dialects.opensearch import SEISMIC
 from bridge.dialects.seismic import parse_seismic
 from bridge.encode import Encoder, load_encoder
@@ -198,7 +199,7 @@ class Service:
         with self._lock:
             kept = self._rewriters.get(key)
         if kept is None:
-            version = asked.version or {"opensearch": "3.6.0", "elasticsearch": "9.2.0"}[asked.engine]
+            version = asked.version or NEWEST[asked.engine]
             rewriter = QueryRewriter.load(
                 None, encoder=self.model(name), engine=asked.engine, version=version, kind=asked.kind,
                 nested_path=asked.nested_path, **_how(asked),
@@ -239,11 +240,6 @@ def _options(asking: Asking) -> tuple[Hashable, ...]:
     )  # fmt: skip
 
 
-def _inside(asking: Asking) -> Inside | None:
-    named = {name: value for name in ("analyzer", "model_id", "inference_id") if (value := getattr(asking, name))}
-    return Inside(**named) if named else None
-
-
 def _hybrid(asking: Asking) -> Hybrid | None:
     if not asking.hybrid:
         return None
@@ -260,7 +256,7 @@ def _how(asking: Asking) -> dict[str, Any]:
         "dialect": asking.dialect,
         "pruning": parse_pruning(asking.prune) if asking.prune else None,
         "conversation": asking.conversation,
-        "inside": _inside(asking),
+        "inside": inside_of(asking.analyzer, asking.model_id, asking.inference_id),
         "two_phase": TwoPhase() if asking.two_phase else None,
         "seismic": parse_seismic(asking.seismic) if asking.seismic else SEISMIC,
         "hybrid": _hybrid(asking),

@@ -21,6 +21,10 @@ DIALECTS: dict[Product, dict[Kind, tuple[Dialect, ...]]] = {
 """The dialects of each product and field kind, the preferred first."""
 
 
+NEWEST: dict[str, str] = {"opensearch": "3.6.0", "elasticsearch": "9.2.0"}
+"""The versions that a query is for where nobody says another: the newest that the tests run."""
+
+
 def default_dialect(product: Product, version: tuple[int, ...], kind: Kind) -> Dialect:
     """The preferred dialect that this version understands."""
     if product == "opensearch" and kind == "rank_features" and version < (2, 14):

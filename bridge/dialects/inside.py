@@ -81,3 +81,12 @@ class Inside:
         if by_ids(kind, product):
             how["method_parameters"] = seismic.parameters(size)
         return {"neural_sparse": {field: how}}
+
+
+def inside_of(analyzer: str | None, model_id: str | None, inference_id: str | None) -> Inside | None:
+    """What of these is named; None where nothing is.
+
+    Raises:
+        UsageError: more than one.
+    """
+    return Inside(analyzer, model_id, inference_id) if analyzer or model_id or inference_id else None

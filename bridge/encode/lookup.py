@@ -54,7 +54,7 @@ class Wordpieces:
         self.vocabulary = TokenVocabulary(tokens)
         self.special = special_ids(content, listed)
         # Whoever asks offline needs no name for this, and starts sooner without.
-        self._tokens, self._content = tokens, path.read_bytes()
+        self._content = path.read_bytes()
         self._cutters: dict[int, Tokenizer] = {}
 
     @cached_property
@@ -68,7 +68,8 @@ class Wordpieces:
     @cached_property
     def space(self) -> str:
         """Names the vocabulary."""
-        return f"tokens-{sha256(chr(0).join(self._tokens).encode())[:16]}"
+        tokens = map(self.vocabulary.token, range(len(self.vocabulary)))
+        return f"tokens-{sha256(chr(0).join(tokens).encode())[:16]}"
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, in reading order, special tokens (and `[UNK]`) left out."""
