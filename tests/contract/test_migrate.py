@@ -26,7 +26,7 @@ from bridge.encode import load_encoder
 from bridge.engines import Engine
 from bridge.engines.base import encode
 from bridge.engines.shards import aliases_of
-from bridge.errors import IndexConflict, IndexNotFound, ModelMismatch, UnsupportedByEngine
+from bridge.errors import IndexConflict, IndexNotFound, ModelMismatch, RequestRejected, UnsupportedByEngine
 from bridge.fit import fit
 from bridge.indexmodel import IndexModel
 from bridge.ingest import IngestOptions, ingest
@@ -215,9 +215,7 @@ class Writer(Client):
         elif chosen < 0.45 and self.touched:
             name = self.touched.pop()
             change = {"title": f"Changed {self.done}"}
-            # As any writer that is not alone.
-            path = f"/{self.alias}/_update/{name}"
-            self.engine.request("POST", path, params={"retry_on_conflict": "3"}, body=encode({"doc": change}))
+            self.change(name, change)
             self.now[name] = self.now[name] | change
         else:
             self.put(self.random.choice(self.kept))
@@ -227,6 +225,22 @@ class Writer(Client):
         record["initial"] = name.startswith("d")
         self.engine.request("PUT", f"/{self.alias}/_doc/{name}", body=encode(record))
         self.now[name] = record
+
+    def change(self, name: str, change: dict[str, Any]) -> None:
+        """As any writer that is not alone; and once more where the alias moved in the midst of it.
+
+        An engine reads the document from the old index then and writes it to the new one, with the old one's sequence
+        number: a conflict, which its own tries, that keep to the old index, cannot end. Nothing of it was written.
+        """
+        path = f"/{self.alias}/_update/{name}"
+        for left in (1, 0):
+            try:
+                self.engine.request("POST", path, params={"retry_on_conflict": "3"}, body=encode({"doc": change}))
+            except RequestRejected as error:
+                if error.status != 409 or not left:
+                    raise
+            else:
+                return
 
     def delete(self, name: str) -> None:
         try:
