@@ -36,6 +36,16 @@ def content_hashes(engine: Engine, state: IndexState) -> Hashes:
     return of_sources
 
 
+def attached_name(index: str) -> str:
+    """What `bridge attach` calls all that it puts for an index; its ingest pipeline among it."""
+    return f"bridge-{index}"
+
+
+def encodes_itself(state: IndexState) -> bool:
+    """Whether the index's own pipeline gives documents their vectors, so that those which have some go round it."""
+    return state.settings.get("index.default_pipeline") == attached_name(state.name)
+
+
 @dataclass(frozen=True, slots=True)
 class IndexModel:
     """What an index says of itself in `_meta.bridge`: which vectors it holds, and who may ask it."""

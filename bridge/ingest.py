@@ -33,7 +33,7 @@ from bridge.errors import (
     RequestRejected,
 )
 from bridge.fit import FitOptions, fit
-from bridge.indexmodel import IndexModel, content_hashes
+from bridge.indexmodel import IndexModel, content_hashes, encodes_itself
 from bridge.inplace import in_place
 from bridge.journal import Journal
 from bridge.keeper import Keeper
@@ -133,7 +133,7 @@ def ingest(
     if inside:
         inside.is_current = run.is_current
     # An ingest pipeline has done its work on documents that are there.
-    pipeline = "_none" if inside else None
+    pipeline = "_none" if inside or encodes_itself(state) else None
     sender = BulkSender(
         meter.sending(lambda lines: engine.bulk(index, lines, pipeline=pipeline)),
         inside.body(run.body) if inside else run.body,

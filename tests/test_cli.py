@@ -93,7 +93,7 @@ def test_the_commands_are_those_of_the_contract():
         "bridge migrate", "bridge search", "bridge evaluate", "bridge node", "bridge node start", "bridge node stop",
         "bridge node status", "bridge node logs", "bridge node reset", "bridge encode", "bridge export",
         "bridge models", "bridge models list", "bridge models show", "bridge serve", "bridge proxy",
-        "bridge keys", "bridge keys add", "bridge keys list", "bridge keys revoke",
+        "bridge keys", "bridge keys add", "bridge keys list", "bridge keys revoke", "bridge attach",
         "bridge dead-letter", "bridge dead-letter show", "bridge dead-letter retry",
     }  # fmt: skip
 

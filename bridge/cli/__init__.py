@@ -33,6 +33,7 @@ _COMMANDS = {
     "serve": "bridge.cli.serving",
     "proxy": "bridge.cli.serving",
     "keys": "bridge.cli.serving",
+    "attach": "bridge.cli.attaching",
 }
 """Each command and the module that holds it; a module is imported when its command is asked for."""
 

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import GenericAlias
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -134,9 +135,11 @@ class Operation:
     """The message that the body holds."""
     lines: bool = False
     """The body may also be NDJSON; the handler gets bytes then."""
-    gives: type | None = None
+    gives: type | GenericAlias | None = None
     status: int = 200
     parameters: tuple[Parameter, ...] = ()
+    on_busy: tuple[tuple[str, str], ...] = ()
+    """Headers of an answer 429, beside Retry-After."""
 
 
 class Endpoint:
@@ -255,6 +258,8 @@ class Endpoint:
             _log.error("unexpected %s", type(error).__name__, exc_info=error, extra={"request_id": identity})
         if status in (429, 503) and not headers:
             headers = (("retry-after", "1"),)
+        if status == 429:
+            headers += self.operation.on_busy
         problem = Problem(title=title, status=status, detail=detail, request_id=identity)
         return Reply(problem, status, PROBLEM, headers)
 

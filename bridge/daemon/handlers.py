@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from bridge.daemon.attached import document_weights, query_weights
 from bridge.daemon.endpoint import NDJSON, Call, Reply
 from bridge.daemon.gate import Refused
 from bridge.daemon.jobs import Jobs, new_id
@@ -18,18 +19,23 @@ from bridge.daemon.messages import (
     About,
     Asking,
     DeadLetters,
+    EmbeddingOut,
     Encode,
     Encoded,
     Evaluate,
     Health,
     Indexes,
     IndexOut,
+    Inference,
+    Inferred,
     Ingest,
     JobOut,
+    Predict,
     Registered,
     Rewrite,
     Rewritten,
     Search,
+    TokenOut,
 )
 from bridge.daemon.messages import Jobs as JobList
 from bridge.daemon.metrics import Metrics
@@ -139,11 +145,7 @@ class Handlers:
 
     async def encode(self, call: Call) -> Encoded:
         asked: Encode = call.body
-        if asked.side == "document" and not call.key.allows("write"):
-            raise Refused(403, f"the key {call.key.name} has the scope {call.key.scope}; documents need write")
-        if len(asked.texts) > self._limits.texts:
-            raise Refused(413, f"{len(asked.texts):,} texts in one request; {self._limits.texts:,} are taken")
-        self._check_texts(asked.texts)
+        self._check_encoding(call, asked)
         if bool(asked.index) == bool(asked.model):
             raise UsageError("name an index, whose model encodes, or one of the daemon's models: one of the two")
         find: Callable[[str], Encoder] = self._service.index_model if asked.index else self._service.model
@@ -154,6 +156,33 @@ class Handlers:
         vectors = work(asked.texts) if light else await self._thread(work, asked.texts)
         name = encoder.query_fingerprint if query else encoder.fingerprint
         return Encoded(model=name, vectors=[_shown(vector, asked.form) for vector in vectors])
+
+    async def predict(self, call: Call) -> list[dict[str, float]]:
+        asked: Predict = call.body
+        self._check_encoding(call, asked)
+        return await self._weights(call, asked, ids=asked.sparse_embedding_format == "TOKEN_ID")
+
+    async def inference(self, call: Call) -> Inferred:
+        asked: Inference = call.body
+        self._check_encoding(call, asked)
+        found = await self._weights(call, asked, ids=False)
+        return Inferred(
+            embeddings=[
+                EmbeddingOut(tokens=[TokenOut(token=token, weight=weight) for token, weight in one.items()])
+                for one in found
+            ]
+        )
+
+    async def _weights(self, call: Call, asked: Predict | Inference, *, ids: bool) -> list[dict[str, float]]:
+        make = document_weights if asked.side == "document" else query_weights
+        return await self._thread(lambda: make(self._service, call.path["index"], asked.texts, ids=ids))
+
+    def _check_encoding(self, call: Call, asked: Encode | Predict | Inference) -> None:
+        if asked.side == "document" and not call.key.allows("write"):
+            raise Refused(403, f"the key {call.key.name} has the scope {call.key.scope}; documents need write")
+        if len(asked.texts) > self._limits.texts:
+            raise Refused(413, f"{len(asked.texts):,} texts in one request; {self._limits.texts:,} are taken")
+        self._check_texts(asked.texts)
 
     # Indexes
 

@@ -176,6 +176,40 @@ class Encoded(Answer, frozen=True, kw_only=True):
     vectors: list[dict[str, float]]
 
 
+class Predict(Message, frozen=True, kw_only=True):
+    """What a connector of OpenSearch's ml plugin asks, as `bridge attach opensearch` makes it."""
+
+    texts: Annotated[list[str], Meta(min_length=1)]
+    side: Literal["document", "query"]
+    sparse_embedding_format: Literal["WORD", "TOKEN_ID"] = "WORD"
+
+
+class Inference(Message, frozen=True, kw_only=True):
+    """What an inference endpoint of Elasticsearch asks, as `bridge attach elasticsearch` makes it."""
+
+    texts: Annotated[list[str], Meta(min_length=1)]
+    side: Literal["document", "query"] = "document"
+
+
+class TokenOut(Answer, frozen=True, kw_only=True):
+    """An entry of a sparse vector."""
+
+    token: str
+    weight: float
+
+
+class EmbeddingOut(Answer, frozen=True, kw_only=True):
+    """The sparse vector of one text."""
+
+    tokens: list[TokenOut]
+
+
+class Inferred(Answer, frozen=True, kw_only=True):
+    """A vector for each text, in order."""
+
+    embeddings: list[EmbeddingOut]
+
+
 # --- indexes
 
 

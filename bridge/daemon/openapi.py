@@ -37,7 +37,7 @@ def describe(operations: Iterable[Operation], version: str, *, keys: bool) -> di
     }
 
 
-def _operation(operation: Operation, refs: dict[type, Any], *, keys: bool) -> dict[str, Any]:
+def _operation(operation: Operation, refs: dict[Any, Any], *, keys: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"operationId": operation.name, "summary": operation.says}
     if operation.parameters:
         found["parameters"] = [

@@ -14,9 +14,12 @@ from bridge.daemon.messages import (
     Health,
     Indexes,
     IndexOut,
+    Inference,
+    Inferred,
     Ingest,
     JobOut,
     Jobs,
+    Predict,
     Register,
     Registered,
     Rewrite,
@@ -36,6 +39,9 @@ _STATE = Parameter(
     {"type": "string", "enum": ["queued", "running", "done", "failed", "cancelled"]},
 )  # fmt: skip
 
+_THROTTLED = (("x-amzn-errortype", "ThrottlingException"),)
+"""The one sign by which ml-commons knows that it should ask again, as its `client_config` says; 429 alone is none."""
+
 
 def operations(handlers: Handlers) -> list[Operation]:
     """All of them, those first that are asked most: routes are tried in order."""
@@ -54,6 +60,12 @@ def operations(handlers: Handlers) -> list[Operation]:
         Operation("PUT", "/v1/indexes/{index}", "register_index", "admin", h.register,
                   "Make an index for a model's vectors, or bring it up to what is wanted.", Register,
                   gives=Registered, parameters=(_INDEX, _DRY)),
+        Operation("POST", "/v1/indexes/{index}/predict", "predict", "read", h.predict,
+                  "Texts encoded for an index, as OpenSearch's ml plugin asks; documents need the scope write.",
+                  Predict, gives=list[dict[str, float]], parameters=(_INDEX,), on_busy=_THROTTLED),
+        Operation("POST", "/v1/indexes/{index}/inference", "inference", "read", h.inference,
+                  "The same, as Elasticsearch's inference endpoints ask.", Inference, gives=Inferred,
+                  parameters=(_INDEX,)),
         Operation("POST", "/v1/ingest", "ingest", "write", h.ingest,
                   "Begin to bring documents into an index. With NDJSON the body is the documents, and the query says "
                   "the rest.", Ingest, lines=True, gives=JobOut, status=202),

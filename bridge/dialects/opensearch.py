@@ -21,7 +21,7 @@ def neural_sparse(field: str, vector: SparseVector) -> Query:
 
     A dotted token is asked for raw: documents carry it so for the cluster's own encoders.
     """
-    tokens, boost = _scaled(query_tokens(vector))
+    tokens, boost = bounded(query_tokens(vector))
     return {"neural_sparse": {field: {"query_tokens": tokens, **boost}}}
 
 
@@ -38,12 +38,12 @@ def seismic(field: str, vector: SparseVector, *, k: int, how: Seismic = SEISMIC)
     ids = vector.ids.tolist()
     if ids and ids[-1] > MAX_SEISMIC_ID:
         raise UnsupportedByEngine(f"token id {ids[-1]} is past {MAX_SEISMIC_ID}, the last that sparse_vector takes")
-    tokens, boost = _scaled({str(i): weight for i, weight in zip(ids, short_weights(vector), strict=True)})
+    tokens, boost = bounded({str(i): weight for i, weight in zip(ids, short_weights(vector), strict=True)})
     parameters = how.parameters(k, len(tokens))
     return {"neural_sparse": {field: {"query_tokens": tokens, "method_parameters": parameters, **boost}}}
 
 
-def _scaled(tokens: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+def bounded(tokens: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
     """Weights within the engine's bound, and the boost that undoes the scaling."""
     heaviest = max(tokens.values(), default=0.0)
     if heaviest <= LARGEST_WEIGHT:

@@ -12,7 +12,7 @@ from bridge.encode import Encoder
 from bridge.engines import Engine, IndexState
 from bridge.engines.shards import settings_of
 from bridge.errors import IndexConflict, UsageError
-from bridge.indexmodel import IndexModel
+from bridge.indexmodel import IndexModel, encodes_itself
 from bridge.indexsource import own_fields
 from bridge.records import DENSE_FIELD, HASH_FIELD, PASSAGE_FIELD, VECTOR_FIELD
 from bridge.register import RegisterOptions
@@ -114,6 +114,9 @@ def plan_target(engine: Engine, old: IndexState, name: str, encoder: Encoder, op
     mappings["_meta"] = {**mappings.get("_meta", {}), "bridge": model.as_meta()}
     settings = _settings(engine, old, mappings, options) | _wanted(planned.create.get("settings", {}), options)
     held = {name: settings.pop(name, None) for name in HELD}
+    if encodes_itself(old):
+        # It would give documents of the new index the old model's vectors.
+        held["index.default_pipeline"] = None
     settings["index.refresh_interval"] = "-1"
     return Target(name, {"settings": settings, "mappings": mappings}, model, planned.pipelines, held)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from bridge.engines import Engine, open_engine
+from bridge.errors import DownloadFailed
 from bridge.settings import EngineSettings
 from tests.nodes import NAMES, running_node
+from tests.nodes.recipes import OPENSEARCH_ML
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,18 @@ def module_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("BRIDGE_CACHE_DIR", str(folder / "cache"))
         patch.setenv("BRIDGE_DATA_DIR", str(folder / "data"))
         yield
+
+
+@pytest.fixture(scope="module")
+def ml_engine() -> Iterator[Engine]:
+    """OpenSearch with the ml plugin; 1 GB of heap, so it ends with the module."""
+    try:
+        with running_node(OPENSEARCH_ML.name) as url, open_engine(settings=EngineSettings(url=url)) as engine:
+            yield engine
+    except DownloadFailed as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no node with the ml plugin to be had here: {error}")
 
 
 @pytest.fixture(scope="session", params=["opensearch-3.6.0", *NAMES])

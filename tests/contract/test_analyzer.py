@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import random
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,11 @@ import pytest
 
 from bridge.dialects.inside import Inside
 from bridge.encode import Encoder, load_encoder
-from bridge.engines import Engine, open_engine
-from bridge.errors import DownloadFailed
+from bridge.engines import Engine
 from bridge.fit import FitOptions, fit
 from bridge.ingest import IngestOptions, ingest
 from bridge.rewrite import QueryRewriter
-from bridge.settings import EngineSettings
 from bridge.sources import open_source
-from tests.nodes import running_node
-from tests.nodes.recipes import OPENSEARCH_ML
 
 pytestmark = pytest.mark.node
 
@@ -48,18 +43,6 @@ UNSEEN_SCRIPTS = (
     "བོད་སྐད", "ꀊꆈꌠ", "ᠮᠣᠩᠭᠣᠯ", "ආයුබෝවන්", "ქართული", "Ⴀႁ", "𞤀𞤁𞤂", "ⴰⵎⴰⵣⵉⵖ", "ꤊꤢꤛꤢ", "ᮞᮥᮔ᮪ᮓ", "ᬅᬓ᭄ᬱᬭ",
 )  # fmt: skip
 """Scripts of which the vocabulary has no or hardly any piece: Syriac, Runes, Cherokee, Phoenician, hieroglyphs, …"""
-
-
-@pytest.fixture(scope="module")
-def ml_engine() -> Iterator[Engine]:
-    """OpenSearch with the ml plugin; 1 GB of heap, so it ends with the module."""
-    try:
-        with running_node(OPENSEARCH_ML.name) as url, open_engine(settings=EngineSettings(url=url)) as engine:
-            yield engine
-    except DownloadFailed as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no node with the ml plugin to be had here: {error}")
 
 
 @pytest.fixture(scope="module")

@@ -73,3 +73,38 @@ def test_register_ingest_search_evaluate_and_doctor(
     (tmp_path / "wrong.jsonl").write_text('{"_id": "x"}\n')
     assert json.loads(run("ingest", index, "wrong.jsonl", "--json", code=3))["dead"] == 1
     assert "x" in run("dead-letter", "show", f"{index}.dead-letter.jsonl")
+
+
+def test_attach_says_what_a_cluster_without_remote_models_lacks(
+    bridge: Bridge, fails: Callable[..., str], any_engine: Engine, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engines here have neither the ml plugin nor inference endpoints: what would be put is printed, or refused."""
+    url, info = any_engine.url, any_engine.info()
+    daemon = ("--daemon", "http://127.0.0.1:1")
+    bridge("fit", str(CORPUS), "-o", "model")
+    assert bridge("register", index, "--model", "model", url=url)[0] == 0
+    other = "elasticsearch" if info.product == "opensearch" else "opensearch"
+    assert f"which is no {other}" in fails(2, "attach", other, index, *daemon, url=url)
+    assert "one of the two" in fails(2, "attach", info.product, index, url=url)
+    assert "no URL of a daemon" in fails(2, "attach", info.product, index, "--daemon", "bridge:8090", url=url)
+    assert "no index nowhere" in fails(1, "attach", info.product, "nowhere", *daemon, url=url)
+    monkeypatch.setenv("BRIDGE_DAEMON_KEY", "hunter2")
+    refused = fails(2, "attach", info.product, index, *daemon, url=url)
+    assert "the daemon's key has not the form" in refused
+    assert "hunter2" not in refused
+    key = "nsb_0123456789ab_" + "x" * 43
+    monkeypatch.setenv("BRIDGE_DAEMON_KEY", key)
+    if info.product == "opensearch":
+        assert "no ml plugin" in fails(1, "attach", "opensearch", index, *daemon, url=url)
+    elif info.version < (8, 19, 0):
+        assert "no inference service" in fails(1, "attach", "elasticsearch", index, *daemon, url=url)
+    else:
+        code, out, err = bridge("attach", "elasticsearch", index, *daemon, "--json", url=url)
+        assert code == 0, err
+        assert "nothing was put" in err
+        assert key not in out + err
+        (endpoint, pipeline) = json.loads(out)["requests"].items()
+        assert endpoint[0] == f"/_inference/sparse_embedding/bridge-{index}"
+        assert pipeline[0] == f"/_ingest/pipeline/bridge-{index}"
+        assert endpoint[1]["service_settings"]["url"] == f"http://127.0.0.1:1/v1/indexes/{index}/inference"
+        assert pipeline[1]["processors"][1]["inference"]["model_id"] == f"bridge-{index}"

@@ -728,6 +728,15 @@ def test_pipelines_do_not_work_twice_and_go_along(house: House) -> None:
         engine.request("DELETE", "/_ingest/pipeline/bridge-test-seen")
 
 
+def test_a_pipeline_of_the_old_model_stays_behind(house: House) -> None:
+    """The one of `bridge attach`: it would give later documents the vectors that the new index does not hold."""
+    house.build(10)
+    house.engine.put_settings(house.old, {"index.default_pipeline": f"bridge-{house.old}"})
+    house.migrate()
+    house.check()
+    assert "index.default_pipeline" not in house.engine.require_index(house.new).settings
+
+
 @pytest.mark.parametrize("kind", ["_index_template", "_template"])
 def test_a_template_that_gives_the_alias_too_early_is_found(house: House, kind: str) -> None:
     house.build(10)

@@ -1,0 +1,110 @@
+"""Elasticsearch: an inference endpoint of the `custom` service, and a pipeline with an `inference` processor.
+
+The endpoint says whether a text comes to be stored or to be searched for, so one serves both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridge import templates
+from bridge.attaching import Attachment, Daemon, Steps, Wanted
+from bridge.engines import Engine
+from bridge.engines.base import encode, path_part
+from bridge.errors import EngineForbidden, IndexNotFound, RequestRejected, UnsupportedByEngine
+from bridge.records import HASH_FIELD
+
+SINCE = (8, 19, 0)
+
+
+def requests(asked: Wanted, daemon: Daemon) -> dict[str, dict[str, Any]]:
+    """What has to be put: the path of each request ─▶ its body, the key in it left out as ``${DAEMON_KEY}``."""
+    return _requests(asked, daemon, "${DAEMON_KEY}" if daemon.key else None)
+
+
+def _requests(asked: Wanted, daemon: Daemon, key: str | None) -> dict[str, dict[str, Any]]:
+    name = asked.state.name
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = "Bearer ${api_key}"
+    endpoint = templates.fill(
+        templates.load_template("pipelines", "elasticsearch", "inference"),
+        {
+            "secrets": {"api_key": key} if key else None,
+            "url": daemon.at(f"/v1/indexes/{path_part(name)}/inference"),
+            "headers": headers,
+            # The templates of this service stand without quotes: it writes them itself.
+            "request": '{"texts": ${input}, "side": ${input_type}}',
+        },
+    )
+    pipeline = templates.fill(
+        templates.load_template("pipelines", "elasticsearch", "attached"),
+        {
+            "text_fields": list(asked.model.text_fields),
+            "model": asked.name,
+            "field": asked.model.field,
+            "hash_field": HASH_FIELD,
+        },
+    )
+    return {
+        f"/_inference/sparse_embedding/{path_part(asked.name)}": endpoint,
+        f"/_ingest/pipeline/{path_part(asked.name)}": pipeline,
+    }
+
+
+def check(engine: Engine, asked: Wanted) -> None:
+    """Raises UnsupportedByEngine where no such endpoint could serve the index: its version, or its field's kind."""
+    info = engine.info()
+    if info.product != "elasticsearch" or info.version < SINCE:
+        raise UnsupportedByEngine(f"{info} has no inference service `custom`: Elasticsearch 8.19 and newer have")
+    if asked.model.kind != "sparse_vector":
+        raise UnsupportedByEngine(
+            f"index {asked.state.name} keeps its vectors as {asked.model.kind}, and Elasticsearch asks inference "
+            "endpoints for sparse_vector fields only; register another with --kind sparse_vector"
+        )
+
+
+def has_inference(engine: Engine) -> bool:
+    """Whether the cluster has inference endpoints, and lets us see them."""
+    try:
+        engine.request("GET", "/_inference/_all")
+    except (RequestRejected, IndexNotFound, EngineForbidden):
+        return False
+    return True
+
+
+def attach(
+    engine: Engine, asked: Wanted, daemon: Daemon, *, default: bool = False, dry_run: bool = False
+) -> Attachment:
+    """Put the endpoint and the pipeline.
+
+    Raises:
+        UnsupportedByEngine: see `check`.
+        EngineError: the cluster refuses something; its own words say what.
+    """
+    check(engine, asked)
+    steps = Steps(dry_run)
+    for path, body in _requests(asked, daemon, daemon.key).items():
+        if path.startswith("/_inference") and not dry_run:
+            _delete_endpoint(engine, path)
+        steps.do(f"PUT {path}", engine.request, "PUT", path, body=encode(body))
+    if default:
+        steps.make_default(engine, asked)
+    return Attachment(steps.done, asked.name, {"inference_id": asked.name})
+
+
+def detach(engine: Engine, asked: Wanted, *, dry_run: bool = False) -> list[str]:
+    """Take away what `attach` has put; what was done, in order."""
+    steps = Steps(dry_run)
+    steps.delete_pipeline(engine, asked)
+    endpoint = f"/_inference/sparse_embedding/{path_part(asked.name)}"
+    steps.do(f"DELETE {endpoint}", _delete_endpoint, engine, endpoint)
+    return steps.done
+
+
+def _delete_endpoint(engine: Engine, path: str) -> None:
+    # An endpoint is not replaced by putting another, and one that a pipeline or field names is deleted by force only.
+    try:
+        engine.request("DELETE", path, params={"force": "true"})
+    except IndexNotFound:
+        return
