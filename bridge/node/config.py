@@ -39,6 +39,11 @@ _JVM = (
     "-Djna.nosys=true",
     "-XX:-OmitStackTraceInFastThrow",
     "-XX:+ExitOnOutOfMemoryError",
+    # As both products have it: else garbage of a quiet node stays above what its memory breaker allows, and the node
+    # refuses every request, so that nothing makes it collect.
+    "-XX:+UseG1GC",
+    "-XX:G1ReservePercent=25",
+    "-XX:InitiatingHeapOccupancyPercent=30",
     "-Dio.netty.noUnsafe=true",
     "-Dio.netty.noKeySetOptimization=true",
     "-Dio.netty.recycler.maxCapacityPerThread=0",
