@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,12 @@ def test_another_content_is_another_home(recipe, paths):
     before = home_path(recipe, paths)
     write_lock(recipe.lock, "toy", [ITEM])
     assert home_path(recipe, paths) != before
+
+
+def test_other_settings_are_the_same_home(recipe, paths):
+    """They are written at each start; each free port would leave a home behind otherwise."""
+    other = replace(recipe, settings=(("transport.port", "9300"),))
+    assert home_path(other, paths) == home_path(recipe, paths)
 
 
 def test_a_failed_assembly_leaves_no_home(recipe, paths):

@@ -32,7 +32,8 @@ def free_bytes(folder: Path) -> int:
 
 def home_path(recipe: Recipe, paths: NodePaths) -> Path:
     """Where the assembled engine lies; the name changes whenever its content would."""
-    words = repr(replace(recipe, lock=Path())) + _LAYOUT
+    # Settings are written at each start, and are not in it.
+    words = repr(replace(recipe, lock=Path(), settings=())) + _LAYOUT
     content = words.encode() + recipe.lock.read_bytes()
     return paths.homes / f"{recipe.name}-{hashlib.sha256(content).hexdigest()[:12]}"
 

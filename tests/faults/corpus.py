@@ -56,16 +56,18 @@ def write_corpus(path: Path, count: int, seed: int = 0, kinds: Sequence[str] = K
     return path
 
 
-def register_for_poison(engine: Engine, index: str, model: Path) -> None:
+def register_for_poison(
+    engine: Engine, index: str, model: Path, options: registering.RegisterOptions | None = None
+) -> None:
     """An index whose `year` is a number, so that poison of a wrong type is refused by the engine."""
-    registering.apply(engine, registering.plan(engine, index, load_encoder(model)))
+    registering.apply(engine, registering.plan(engine, index, load_encoder(model), options))
     engine.put_mapping(index, {"properties": {"year": {"type": "integer"}}})
 
 
-def state_of(engine: Engine, index: str, dead_letters: Path) -> State:
-    """What is in `index`, and in the dead-letter file."""
+def state_of(engine: Engine, index: str, dead_letters: Path, copies: str | None = None) -> State:
+    """What is in `index`, and in the dead-letter file; `copies` is a search's preference, such as `_primary`."""
     engine.refresh(index)
-    documents = dict(_documents(engine, index))
+    documents = dict(_documents(engine, index, {"preference": copies} if copies else {}))
     letters = []
     if dead_letters.is_file():
         for line in dead_letters.read_text().splitlines():
@@ -74,10 +76,12 @@ def state_of(engine: Engine, index: str, dead_letters: Path) -> State:
     return State(documents, sorted(letters, key=lambda letter: letter[1]))
 
 
-def _documents(engine: Engine, index: str) -> Iterator[tuple[str, str]]:
+def _documents(engine: Engine, index: str, preference: dict[str, str]) -> Iterator[tuple[str, str]]:
     body: dict[str, Any] = {"size": 5000, "query": {"match_all": {}}, "sort": ["_doc"]}
-    answer = engine.request("POST", f"/{index}/_search", params={"scroll": "1m"}, body=json.dumps(body).encode())
+    params = {"scroll": "1m", **preference}
+    answer = engine.request("POST", f"/{index}/_search", params=params, body=json.dumps(body).encode())
     while True:
+        assert answer["_shards"]["failed"] == 0, answer["_shards"]
         hits = answer["hits"]["hits"]
         scroll = answer["_scroll_id"]
         for hit in hits:

@@ -18,6 +18,7 @@ from typing import Any
 from bridge.engines import Engine
 from bridge.fit import fit
 from bridge.loadsettings import LOAD_KEY
+from bridge.register import RegisterOptions
 from tests.faults.corpus import register_for_poison
 from tests.faults.proxy import fault_proxy
 
@@ -60,6 +61,8 @@ class Load:
     options: tuple[str, ...] = ("--chunk-documents", "20")
     """Small requests: a load must last until something happens to it."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    registered: RegisterOptions | None = None
+    """What the index is to be like."""
     before: Callable[[], None] | None = None
     """Is done in the new process, before it begins."""
     process: subprocess.Popen[bytes] | None = None
@@ -76,7 +79,7 @@ class Load:
         """The model and the index, whose refresh interval is an administrator's own."""
         if not (self.folder / "model").is_dir():
             fit((f"word{i} word{i + 1}" for i in range(3000)), self.folder / "model")
-        register_for_poison(engine, self.index, self.folder / "model")
+        register_for_poison(engine, self.index, self.folder / "model", self.registered)
         engine.put_settings(self.index, {"index.refresh_interval": REFRESH})
 
     def start(self, *more: str) -> None:

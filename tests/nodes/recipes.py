@@ -161,6 +161,12 @@ def _elasticsearch_9(version: str) -> Recipe:
     )
 
 
+def _connecting(recipe: Recipe) -> Recipe:
+    """The product's own node, allowed to connect to others: its agent refuses what a module's policy does not name."""
+    modules = (replace(one, policy=_NETTY_POLICY) if one.name == "transport-netty4" else one for one in recipe.modules)
+    return replace(recipe, name=f"{recipe.name}-connecting", modules=tuple(modules))
+
+
 def _with_models(recipe: Recipe) -> Recipe:
     """The product's own node with the plugin that runs models in the cluster and brings the analyzer `bert-uncased`."""
     plugin = "org.opensearch.plugin"
@@ -199,6 +205,9 @@ ELASTICSEARCH_7 = _elasticsearch_7("7.17.29")
 ELASTICSEARCH_8 = _elasticsearch_8("8.19.0")
 ELASTICSEARCH_9 = _elasticsearch_9("9.2.0")
 OPENSEARCH_ML = _with_models(OPENSEARCH)
+OPENSEARCH_CONNECTING = _connecting(OPENSEARCH)
+"""For clusters (`tests.nodes.cluster`)."""
+
 RECIPES = {
     recipe.name: recipe for recipe in (OPENSEARCH_2, ELASTICSEARCH_7, ELASTICSEARCH_8, ELASTICSEARCH_9, OPENSEARCH_ML)
 }
