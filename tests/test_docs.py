@@ -154,7 +154,7 @@ def test_no_folder_holds_anything_but_templates():
 
 # --- links ------------------------------------------------------------------------------------------
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def anchors(text: str) -> set[str]:
