@@ -20,8 +20,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
 from bridge.daemon.app import GRACE
+from bridge.engines import Engine
 from bridge.settings import load_settings
 from tests.deploy.dockerfile import DOCKERFILE, FOLDERS, ROOT, Image, chain, lineage, read
 from tests.faults.engines import only_torture
@@ -232,13 +234,29 @@ def test_the_image_serves_and_says_how_it_is(image: Image, opensearch_url: str) 
     assert "keys.json" in written
 
 
-def test_a_daemon_that_is_live_and_not_ready(image: Image) -> None:
-    """The engine is gone: nobody is to be asked, and nothing is to be started anew."""
+def test_the_image_has_what_the_demo_needs(image: Image, engine: Engine) -> None:
+    try:
+        done = image.run(["bridge", "--json", "demo"], OPENSEARCH_URL=engine.url)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["evaluate"]["ndcg@10"] > 0.5
+    finally:
+        if engine.get_index("bridge-demo"):
+            engine.delete_index("bridge-demo")
+
+
+@pytest.mark.parametrize("with_tls", [False, True])
+def test_a_daemon_that_is_live_and_not_ready(image: Image, with_tls: bool) -> None:
+    """The engine is gone: nothing is to be asked, and nothing is to be started anew."""
+    (port,) = free_ports(1)
+    more = {"BRIDGE_SERVE_HOST": "127.0.0.1", "BRIDGE_SERVE_PORT": str(port)}
+    if with_tls:
+        folder = image.place("/etc/bridge")
+        certificate = trustme.CA().issue_cert("bridge.example.org")
+        certificate.private_key_and_cert_chain_pem.write_to_path(folder / "tls.pem")
+        more |= {f"BRIDGE_SERVE_TLS_{what}": f"{folder}/tls.pem" for what in ("CERTIFICATE", "KEY")}
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        gone = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        (port,) = free_ports(1)
-        more = {"BRIDGE_SERVE_HOST": "127.0.0.1", "BRIDGE_SERVE_PORT": str(port), "OPENSEARCH_URL": gone}
+        more["OPENSEARCH_URL"] = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         process = subprocess.Popen(
             [image.program("bridge"), *image.command], env=image.environment(more), cwd=image.place(image.at),
             stderr=subprocess.DEVNULL, **image.account(),
@@ -250,7 +268,7 @@ def test_a_daemon_that_is_live_and_not_ready(image: Image) -> None:
                 assert time.monotonic() < deadline
             done = image.run([*image.health[:-1], "ready"], **more)
             assert done.returncode == 1
-            assert "503" in done.stderr
+            assert done.stderr.startswith(f"{'https' if with_tls else 'http'}://127.0.0.1:{port}/health/ready: 503")
         finally:
             process.terminate()
             process.wait(60)
