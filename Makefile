@@ -53,7 +53,8 @@ test: lint
 # Loads killed a hundred times on OpenSearch and ten times on each Elasticsearch, every fault of a network, and nodes
 # that die under a load. BRIDGE_TORTURE=20 make torture kills less often.
 torture: $(VENV)/dev.stamp
-	BRIDGE_TORTURE=$${BRIDGE_TORTURE:-100} $(BIN)/python -m pytest tests/faults tests/runners tests/deploy tests/contract/test_migrate.py
+	BRIDGE_TORTURE=$${BRIDGE_TORTURE:-100} $(BIN)/python -m pytest tests/faults tests/runners tests/deploy \
+		tests/contract/test_migrate.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
