@@ -87,6 +87,19 @@ def test_from_registering_to_measuring(client: TestClient, engine: Engine, index
     assert [hit["_id"] for hit in engine.search(index, rewritten["body"])["hits"]["hits"]] == [
         hit["id"] for hit in found["hits"]
     ][2:5]
+    # By words alone: the same from both operations, with the terms that made the score.
+    words_alone = {"index": index, "text": QUESTION, "ranked_by": "bm25", "size": 3, "explain": True}
+    by_words = ok(client.post("/v1/search", json=words_alone))
+    del words_alone["explain"]
+    assert by_words["body"] == ok(client.post("/v1/rewrite", json=words_alone))["body"]
+    assert [hit["id"] for hit in by_words["hits"]] == [
+        hit["_id"] for hit in engine.search(index, by_words["body"])["hits"]["hits"]
+    ]
+    for hit in by_words["hits"]:
+        assert sum(hit["tokens"].values()) == pytest.approx(hit["score"], rel=1e-5)
+        assert any(token["words"] for token in hit["explanation"]["tokens"])
+    plain = ok(client.post("/v1/search", json=words_alone))["hits"]
+    assert plain == [{name: value for name, value in hit.items() if name != "explanation"} for hit in by_words["hits"]]
     measured = wait(client, ok(client.post("/v1/evaluate", json={"index": index, "folder": "demo_data"}), 202))
     assert measured["result"] == json.loads(bridge("evaluate", index, str(CORPUS), "--json", url=engine.url)[1])
 
@@ -147,6 +160,21 @@ REFUSED: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/v1/rewrite", {"model": "bert", "text": "x", "size": -1}, 422, "`$.size`"),
     ("POST", "/v1/rewrite", {"model": "bert", "text": "x", "sise": 1}, 422, "unknown field `sise`"),
     ("POST", "/v1/rewrite", {"model": "bert", "text": "x", "hybrid": "magic"}, 400, "is no part of a hybrid search"),
+    ("POST", "/v1/rewrite", {"model": "bert", "text": "x", "ranked_by": "magic"}, 422, "`$.ranked_by`"),
+    (
+        "POST",
+        "/v1/rewrite",
+        {"model": "bert", "text": "x", "ranked_by": "bm25", "prune": "top-k=1"},
+        400,
+        "prune is of vectors, and bm25 ranks by words alone",
+    ),
+    (
+        "POST",
+        "/v1/rewrite",
+        {"model": "bert", "text": "x", "ranked_by": "bm25", "hybrid": "bm25"},
+        400,
+        "hybrid is of vectors",
+    ),
     ("POST", "/v1/rewrite", {"model": "bert", "text": "x" * 2001}, 413, "a text has 2,001 characters"),
     ("POST", "/v1/search", {"index": "nowhere", "text": "x"}, 404, "there is no index nowhere"),
     ("POST", "/v1/search", {"index": "a,b", "text": "x"}, 400, "is not the name of an index"),
