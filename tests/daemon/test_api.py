@@ -335,17 +335,23 @@ def test_declared_indexes_are_there(
     assert engine.require_index(index).settings["index.number_of_shards"] == "2"
 
 
-def test_the_page_that_describes_it(offline: TestClient) -> None:
-    page = offline.get("/docs")
+@pytest.mark.parametrize(("path", "files"), [("/docs", 6), ("/", 18)])
+def test_the_pages_are_the_daemon_s_own(offline: TestClient, path: str, files: int) -> None:
+    page = offline.get(path)
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     policy = page.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'")
-    named = re.findall(r'(?:href|src)="(/pages/[^"]+)"', page.text)
-    assert len(named) == 2
-    for path in named:
-        assert offline.get(path).status_code == 200
-    # Nothing is loaded from elsewhere.
-    assert not re.search(r"https?://", page.text + "".join(offline.get(path).text for path in named))
+    texts, left = {path: page.text}, re.findall(r'(?:href|src)="(/pages/[^"]+)"', page.text)
+    while left:
+        answer = offline.get(name := left.pop())
+        assert answer.status_code == 200, name
+        assert answer.headers["content-security-policy"] == policy
+        texts[name] = answer.text
+        left += {f"/pages/{one}" for one in re.findall(r'from "\./([^"]+)"', answer.text)} - set(texts)
+    assert len(texts) == files
+    # Nothing is loaded from elsewhere; an SVG's namespace only looks like an address.
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", "".join(texts.values()))
+    assert "style=" not in page.text
     for wrong in ("/pages/__init__.py", "/pages/gone.js", "/pages/..%2Fapp.py"):
         assert offline.get(wrong).status_code == 404
 
