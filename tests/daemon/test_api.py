@@ -191,6 +191,7 @@ REFUSED: list[tuple[str, str, Any, int, str]] = [
     ("GET", "/v1/jobs?size=many", None, 422, "size is a whole number"),
     ("POST", "/v1/jobs/0123/cancel", None, 404, "there is no job"),
     ("PUT", "/v1/indexes/a", {"model": "/etc"}, 404, "has no model"),
+    ("PUT", "/v1/indexes/a", {"model": "no\0name"}, 404, "has no model"),
     ("GET", "/v1/nothing", None, 404, "/openapi.json says what there is"),
     ("DELETE", "/v1/rewrite", None, 405, "Method Not Allowed"),
 ]
