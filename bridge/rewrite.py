@@ -309,6 +309,11 @@ class QueryRewriter:
         """What the encoder reads for `text`; see `query_text`."""
         return query_text(self.encoder, text, self.conversation, rewritten=rewritten)
 
+    def words(self, text: Text, *, rewritten: str | None = None) -> str:
+        """What BM25 and a dense encoder read for `text`: words, in whatever form the encoder reads a conversation."""
+        form = self.conversation if self.conversation in ("last", "all", "rewrite") else "auto"
+        return query_text(None, text, form, rewritten=rewritten)
+
     def encode(self, text: Text, *, rewritten: str | None = None) -> EncodedQuery:
         """The query's vector, pruned, and cut to what engines take (1,000 tokens, heaviest first).
 
@@ -360,8 +365,7 @@ class QueryRewriter:
         hybrid = self.hybrid
         if hybrid is None:
             return queries
-        form = self.conversation if self.conversation in ("last", "all", "rewrite") else "auto"
-        words = [query_text(None, text, form, rewritten=rewritten) for text in texts]
+        words = [self.words(text, rewritten=rewritten) for text in texts]
         vectors: list[DenseVector | None] = [None] * len(words)
         if encoder := hybrid.dense:
 

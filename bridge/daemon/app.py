@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bridge.daemon.endpoint import PROBLEM, Call, Endpoint, Operation, Reply
+from bridge.daemon.endpoint import PROBLEM, Call, Endpoint, Handler, Operation, Reply
 from bridge.daemon.gate import TITLES, Gate, Refused
 from bridge.daemon.handlers import DISTRIBUTION, Handlers
 from bridge.daemon.jobs import Jobs
@@ -71,8 +71,9 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
         return Reply(description)
 
     table.append(Operation("GET", "/openapi.json", "openapi", None, described, "This description."))
-    table.append(Operation("GET", "/docs", "docs", None, show_page, "The interface, for people."))
-    table.append(Operation("GET", "/pages/{name}", "page", None, show_page, "A file of a page."))
+    table.append(Operation("GET", "/", "home", None, show_page("index.html"), "Search and ingest, for people."))
+    table.append(Operation("GET", "/docs", "docs", None, show_page("docs.html"), "The interface, for people."))
+    table.append(Operation("GET", "/pages/{name}", "page", None, show_page(), "A file of a page."))
     metrics.gauge("bridge_requests_under_way", "Requests that are being answered.", lambda: gate.under_way)
     metrics.counts("bridge_jobs", "Jobs, by state.", "state", store.counts)
     watcher = Watcher(serve.watch, jobs)
@@ -102,14 +103,20 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_such})
 
 
-async def show_page(call: Call) -> Reply:
-    """A page, or a file of one."""
-    name = call.path.get("name", "docs.html")
-    found = page(name)
-    if found is None:
-        raise Refused(404, f"there is no page {name!r}")
-    content, kind = found
-    return Reply(content, kind=kind, headers=(("content-security-policy", POLICY), ("referrer-policy", "no-referrer")))
+def show_page(fixed: str = "") -> Handler:
+    """Answers with a page, or with the file of one that the path names."""
+
+    async def show(call: Call) -> Reply:
+        name = fixed or call.path["name"]
+        found = page(name)
+        if found is None:
+            raise Refused(404, f"there is no page {name!r}")
+        content, kind = found
+        return Reply(
+            content, kind=kind, headers=(("content-security-policy", POLICY), ("referrer-policy", "no-referrer"))
+        )
+
+    return show
 
 
 async def _no_such(request: Request, error: Exception) -> Response:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from bridge.baseline import baseline, baseline_body
 from bridge.daemon.attached import document_weights, query_weights
 from bridge.daemon.endpoint import NDJSON, Call, Reply
 from bridge.daemon.gate import Refused
@@ -82,6 +83,8 @@ class Handlers:
         asked: Rewrite = call.body
         text = self._text(asked)
         way = await self._way(asked)
+        if asked.ranked_by == "bm25":
+            return Rewritten(body=baseline_body(way.rewriter, text, **_words_page(asked)), dropped=0, pruned=0)
         body, encoded = await self._quick(way, text, lambda: _body(way, text, asked))
         return Rewritten(body=body, dropped=encoded.dropped, pruned=encoded.pruned)
 
@@ -92,16 +95,18 @@ class Handlers:
         def find() -> dict[str, Any]:
             service = self._service
             way = service.known_way(asked, asked.index) or service.way(asked, asked.index)
-            found = search(
-                service.engine, asked.index, way.rewriter, text, explained_by=asked.explained_by,
-                rewritten=asked.rewritten, **_page(asked),
-            )  # fmt: skip
+            if asked.ranked_by == "bm25":
+                how = _words_page(asked)
+                found, why = baseline(service.engine, asked.index, way.rewriter, text, explain=asked.explain, **how)
+            else:
+                found = search(
+                    service.engine, asked.index, way.rewriter, text, explained_by=asked.explained_by,
+                    rewritten=asked.rewritten, **_page(asked),
+                )  # fmt: skip
+                why = [explained(hit, way.rewriter) for hit in found.hits] if asked.explain else []
             hits = [hit.as_dict() for hit in found.hits]
             if asked.explain:
-                hits = [
-                    shown | {"explanation": explained(hit, way.rewriter).as_dict()}
-                    for shown, hit in zip(hits, found.hits, strict=True)
-                ]
+                hits = [shown | {"explanation": one.as_dict()} for shown, one in zip(hits, why, strict=True)]
             query = found.query
             return {
                 "took": found.took, "hits": hits, "dropped": query.dropped, "pruned": query.pruned,
@@ -320,6 +325,26 @@ def _page(asked: Asking) -> dict[str, Any]:
         "size": asked.size, "start": asked.start, "min_score": asked.min_score, "filter": asked.filter,
         "passages": asked.passages, "collapse": asked.collapse,
     }  # fmt: skip
+
+
+_OF_VECTORS = (
+    "hybrid", "fields", "dialect", "prune", "two_phase", "seismic", "analyzer", "model_id", "inference_id", "pipeline",
+    "passages", "collapse",
+)  # fmt: skip
+"""What says something of vectors, or of what is beside them."""
+
+
+def _words_page(asked: Asking) -> dict[str, Any]:
+    """What is asked of the words alone.
+
+    Raises:
+        UsageError: something that only vectors have.
+    """
+    for name in (*_OF_VECTORS, "explained_by"):
+        if getattr(asked, name, None):
+            raise UsageError(f"{name} is of vectors, and bm25 ranks by words alone: leave it out, or ranked_by")
+    page = {name: value for name, value in _page(asked).items() if name not in _OF_VECTORS}
+    return page | {"rewritten": asked.rewritten}
 
 
 def _body(way: Way, text: Text, asked: Rewrite) -> tuple[dict[str, Any], EncodedQuery]:

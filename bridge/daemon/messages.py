@@ -84,6 +84,8 @@ class Asking(Message, frozen=True, kw_only=True):
     depth: Annotated[int, Meta(ge=1, le=10_000)] = 100
     rank_constant: Annotated[int, Meta(ge=1, le=10_000)] = 60
     pipeline: Word | None = None
+    ranked_by: Literal["vectors", "bm25"] = "vectors"
+    """What ranks: the vectors, and what `hybrid` names beside them; or the words alone, to compare with."""
 
 
 class Rewrite(Asking, frozen=True, kw_only=True):

@@ -113,7 +113,7 @@ class Service:
         """The folder or id of a model that a request names: one of the settings', or an index's fingerprint."""
         if name in self.settings.models:
             return self.settings.models[name]
-        if "/" in name or "\\" in name or name.startswith("."):
+        if any(part in name for part in "/\\\0") or name.startswith("."):
             raise ModelNotFound(f"the daemon has no model {name!r}: only those of its settings can be named")
         return name
 

@@ -87,6 +87,19 @@ def test_from_registering_to_measuring(client: TestClient, engine: Engine, index
     assert [hit["_id"] for hit in engine.search(index, rewritten["body"])["hits"]["hits"]] == [
         hit["id"] for hit in found["hits"]
     ][2:5]
+    # By words alone: the same from both operations, with the terms that made the score.
+    words_alone = {"index": index, "text": QUESTION, "ranked_by": "bm25", "size": 3, "explain": True}
+    by_words = ok(client.post("/v1/search", json=words_alone))
+    del words_alone["explain"]
+    assert by_words["body"] == ok(client.post("/v1/rewrite", json=words_alone))["body"]
+    assert [hit["id"] for hit in by_words["hits"]] == [
+        hit["_id"] for hit in engine.search(index, by_words["body"])["hits"]["hits"]
+    ]
+    for hit in by_words["hits"]:
+        assert sum(hit["tokens"].values()) == pytest.approx(hit["score"], rel=1e-5)
+        assert any(token["words"] for token in hit["explanation"]["tokens"])
+    plain = ok(client.post("/v1/search", json=words_alone))["hits"]
+    assert plain == [{name: value for name, value in hit.items() if name != "explanation"} for hit in by_words["hits"]]
     measured = wait(client, ok(client.post("/v1/evaluate", json={"index": index, "folder": "demo_data"}), 202))
     assert measured["result"] == json.loads(bridge("evaluate", index, str(CORPUS), "--json", url=engine.url)[1])
 
@@ -147,6 +160,21 @@ REFUSED: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/v1/rewrite", {"model": "bert", "text": "x", "size": -1}, 422, "`$.size`"),
     ("POST", "/v1/rewrite", {"model": "bert", "text": "x", "sise": 1}, 422, "unknown field `sise`"),
     ("POST", "/v1/rewrite", {"model": "bert", "text": "x", "hybrid": "magic"}, 400, "is no part of a hybrid search"),
+    ("POST", "/v1/rewrite", {"model": "bert", "text": "x", "ranked_by": "magic"}, 422, "`$.ranked_by`"),
+    (
+        "POST",
+        "/v1/rewrite",
+        {"model": "bert", "text": "x", "ranked_by": "bm25", "prune": "top-k=1"},
+        400,
+        "prune is of vectors, and bm25 ranks by words alone",
+    ),
+    (
+        "POST",
+        "/v1/rewrite",
+        {"model": "bert", "text": "x", "ranked_by": "bm25", "hybrid": "bm25"},
+        400,
+        "hybrid is of vectors",
+    ),
     ("POST", "/v1/rewrite", {"model": "bert", "text": "x" * 2001}, 413, "a text has 2,001 characters"),
     ("POST", "/v1/search", {"index": "nowhere", "text": "x"}, 404, "there is no index nowhere"),
     ("POST", "/v1/search", {"index": "a,b", "text": "x"}, 400, "is not the name of an index"),
@@ -163,6 +191,7 @@ REFUSED: list[tuple[str, str, Any, int, str]] = [
     ("GET", "/v1/jobs?size=many", None, 422, "size is a whole number"),
     ("POST", "/v1/jobs/0123/cancel", None, 404, "there is no job"),
     ("PUT", "/v1/indexes/a", {"model": "/etc"}, 404, "has no model"),
+    ("PUT", "/v1/indexes/a", {"model": "no\0name"}, 404, "has no model"),
     ("GET", "/v1/nothing", None, 404, "/openapi.json says what there is"),
     ("DELETE", "/v1/rewrite", None, 405, "Method Not Allowed"),
 ]
@@ -307,17 +336,23 @@ def test_declared_indexes_are_there(
     assert engine.require_index(index).settings["index.number_of_shards"] == "2"
 
 
-def test_the_page_that_describes_it(offline: TestClient) -> None:
-    page = offline.get("/docs")
+@pytest.mark.parametrize(("path", "files"), [("/docs", 6), ("/", 18)])
+def test_the_pages_are_the_daemon_s_own(offline: TestClient, path: str, files: int) -> None:
+    page = offline.get(path)
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     policy = page.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'")
-    named = re.findall(r'(?:href|src)="(/pages/[^"]+)"', page.text)
-    assert len(named) == 2
-    for path in named:
-        assert offline.get(path).status_code == 200
-    # Nothing is loaded from elsewhere.
-    assert not re.search(r"https?://", page.text + "".join(offline.get(path).text for path in named))
+    texts, left = {path: page.text}, re.findall(r'(?:href|src)="(/pages/[^"]+)"', page.text)
+    while left:
+        answer = offline.get(name := left.pop())
+        assert answer.status_code == 200, name
+        assert answer.headers["content-security-policy"] == policy
+        texts[name] = answer.text
+        left += {f"/pages/{one}" for one in re.findall(r'from "\./([^"]+)"', answer.text)} - set(texts)
+    assert len(texts) == files
+    # Nothing is loaded from elsewhere; an SVG's namespace only looks like an address.
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", "".join(texts.values()))
+    assert "style=" not in page.text
     for wrong in ("/pages/__init__.py", "/pages/gone.js", "/pages/..%2Fapp.py"):
         assert offline.get(wrong).status_code == 404
 

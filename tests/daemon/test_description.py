@@ -19,7 +19,7 @@ from bridge.settings import EngineSettings, Settings
 # What fits the description may still contradict itself (a text and turns), and is refused then. Whether a request
 # without its key is refused is asked below, of every operation.
 LEFT_OUT = [positive_data_acceptance, ignored_auth]
-OPERATIONS = 17
+OPERATIONS = 19
 
 many = settings(
     max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)

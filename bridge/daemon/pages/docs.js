@@ -1,16 +1,11 @@
 // The operations of openapi.json, each with its fields and a form that asks it.
 
-const element = (name, properties = {}, ...children) => {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-};
+import { authorization, key as kept } from "./api.js";
+import { element } from "./dom.js";
 
 const key = document.getElementById("key");
-key.value = sessionStorage.getItem("key") ?? "";
-key.addEventListener("change", () => sessionStorage.setItem("key", key.value));
-
-const authorization = () => (key.value ? { authorization: `Bearer ${key.value}` } : {});
+key.value = kept.get();
+key.addEventListener("change", () => kept.set(key.value.trim()));
 
 const kindOf = (schema) => {
   if (!schema) return "";
@@ -29,7 +24,7 @@ const fields = (description, schema) => {
       element("td", { textContent: kindOf(property) }),
       element("td", { textContent: (found.required ?? []).includes(name) ? "required" : `default ${JSON.stringify(property.default)}` }),
     ));
-  const head = element("tr", {}, ...["field", "kind", ""].map((text) => element("th", { textContent: text, scope: "col" })));
+  const head = element("tr", {}, ...["field", "kind", "if left out"].map((text) => element("th", { textContent: text, scope: "col" })));
   return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
 };
 
