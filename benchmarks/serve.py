@@ -53,12 +53,12 @@ uvicorn.Server(config).run(sockets=[found])
 
 
 @contextmanager
-def running(command: list[str], folder: Path) -> Iterator[str]:
+def running(command: list[str], folder: Path, says: str = "serving at ") -> Iterator[str]:
     """A process that says on stderr where it serves; that URL."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENSEARCH_URL": "http://127.0.0.1:1"}
     with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
-        url = next(line.split()[-1] for line in process.stderr if line.startswith("serving at "))
+        url = next(line.removeprefix(says).split()[0] for line in process.stderr if line.startswith(says))
         try:
             yield url
         finally:

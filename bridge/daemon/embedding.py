@@ -71,15 +71,16 @@ class Embedding:
         """What the bridge keeps in a document, and its writer did not put there."""
         return self.model.own_fields
 
-    def with_vectors(self, documents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Each document as it is stored, in order; one without text, or that cannot be encoded, as it came."""
+    def added(self, documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The fields that each document gains, in order; none where it has no text, or cannot be encoded."""
         batches = Batches(
             _Given(documents), self.encoder, self.model, self.engine.product, lambda ids: {}, 1, self.dense
         )
-        made: list[Mapping[str, Any]] = []
+        found: list[dict[str, Any]] = []
         for document, item in zip(documents, batches.documents(0, fresh=True), strict=True):
-            made.append(document if isinstance(item, BulkOutcome) else batches.body(item))
-        return made
+            made = {} if isinstance(item, BulkOutcome) else batches.body(item)
+            found.append({name: value for name, value in made.items() if name not in document})
+        return found
 
     def with_updates(self, updates: Sequence[PartialUpdate]) -> list[WholeUpdate | None]:
         """What each partial update comes to, with the vector of what will be stored; None where it needs none.
@@ -87,7 +88,7 @@ class Embedding:
         Engines merge objects, and a vector is one: it would keep the tokens of the text before. So the document is
         replaced whole, if it is still as it was read.
         """
-        touching = [place for place, one in enumerate(updates) if self._touches(one.change)]
+        touching = [place for place, one in enumerate(updates) if self.touches(one.change)]
         found: list[WholeUpdate | None] = [None] * len(updates)
         if not touching:
             return found
@@ -98,15 +99,21 @@ class Embedding:
             merge((before or {}).get("_source") or {}, updates[place].change)
             for place, before in zip(touching, befores, strict=True)
         ]
-        for place, before, made in zip(touching, befores, self.with_vectors(merged), strict=True):
+        for place, before, made, fields in zip(touching, befores, merged, self.added(merged), strict=True):
+            if before and self._texts(made) == self._texts(before.get("_source") or {}):
+                continue
             # It is what no source gave: the next whole document of that id is encoded anew.
-            whole = {**made, HASH_FIELD: None}
+            whole = {**made, **fields, HASH_FIELD: None}
             place_in_time = (int(before["_seq_no"]), int(before["_primary_term"])) if before else None
             found[place] = WholeUpdate(whole, place_in_time)
         return found
 
-    def _touches(self, change: Mapping[str, Any]) -> bool:
-        return any(name.partition(".")[0] in change for name in self.model.text_fields)
+    def touches(self, change: Mapping[str, Any]) -> bool:
+        """Whether a change may be one of encoded text."""
+        return any(name in change or name.partition(".")[0] in change for name in self.model.text_fields)
+
+    def _texts(self, document: Mapping[str, Any]) -> list[Any]:
+        return [document.get(name, document.get(name.partition(".")[0])) for name in self.model.text_fields]
 
     def _stored(self, wanted: Sequence[PartialUpdate]) -> dict[str, dict[str, Any]]:
         docs = [{"_id": one.id} | ({"routing": one.routing} if one.routing else {}) for one in wanted]

@@ -61,16 +61,25 @@ class Gate:
         """After a request that has entered."""
         self.under_way -= 1
 
+    def check_host(self, headers: Mapping[bytes, bytes]) -> str:
+        """For whom a request is.
+
+        Raises:
+            Refused: not for this machine.
+        """
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if self._names is not None and _name(host) not in self._names:
+            named = _name(host) or "nothing"
+            raise Refused(421, f"this daemon is asked as localhost, not as {named}; [serve] hosts allows other names")
+        return host
+
     def check(self, scope: Scope | None, request: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Key:
         """Who asks.
 
         Raises:
             Refused: nobody who may.
         """
-        host = headers.get(b"host", b"").decode("latin-1").lower()
-        if self._names is not None and _name(host) not in self._names:
-            named = _name(host) or "nothing"
-            raise Refused(421, f"this daemon is asked as localhost, not as {named}; [serve] hosts allows other names")
+        host = self.check_host(headers)
         origin = headers.get(b"origin") if request["method"] not in _SAFE else None
         if origin and urlsplit(origin.decode("latin-1").lower()).netloc != host:
             raise Refused(403, "pages of other origins may not change anything here")

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from bridge.daemon.app import make_app
 from bridge.daemon.logs import start_logging
+from bridge.daemon.protocol import Protocol
 from bridge.daemon.proxy import make_proxy
 from bridge.errors import SettingsError
 from bridge.servesettings import ServeSettings
@@ -48,7 +49,7 @@ def serve(settings: Settings, started: Callable[[str], None] = lambda url: None)
     Raises:
         SettingsError: the settings cannot be used.
     """
-    _run(make_app(settings), settings.serve, started)
+    _run(make_app(settings), settings.serve, started, keep_alive=15)
 
 
 def proxy(settings: Settings, started: Callable[[str], None] = lambda url: None) -> None:
@@ -63,10 +64,12 @@ def proxy(settings: Settings, started: Callable[[str], None] = lambda url: None)
         raise SettingsError("proxy: name the engine with --upstream")
     if not own.proxied:
         raise SettingsError("proxy: name an index that it is for, with --index or as proxied in the [serve] table")
-    _run(make_proxy(settings, settings.engine.url), own, started)
+    _run(make_proxy(settings, settings.engine.url), own, started, keep_alive=3600)
 
 
-def _run(app: Starlette, own: ServeSettings, started: Callable[[str], None]) -> None:
+def _run(app: ASGIApp, own: ServeSettings, started: Callable[[str], None], *, keep_alive: int) -> None:
+    """`keep_alive` is for how many seconds a connection stays open with nothing said: clients of engines, which never
+    close one, take it that the next request finds it open."""
     with listening(own) as found:
         start_logging(own.log)
         config = uvicorn.Config(
@@ -76,8 +79,9 @@ def _run(app: Starlette, own: ServeSettings, started: Callable[[str], None]) -> 
             server_header=False,
             date_header=False,
             timeout_graceful_shutdown=_DRAIN,
-            timeout_keep_alive=15,
-            h11_max_incomplete_event_size=65_536,
+            timeout_keep_alive=keep_alive,
+            http=Protocol,
+            ws="none",
             ssl_certfile=own.tls_certificate,
             ssl_keyfile=own.tls_key,
             lifespan="on",

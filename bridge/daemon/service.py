@@ -117,14 +117,24 @@ class Service:
             raise ModelNotFound(f"the daemon has no model {name!r}: only those of its settings can be named")
         return name
 
-    def model_of(self, index: str) -> IndexModel | None:
-        """What an index says of itself; None where it says nothing, or is not there. May wait for the engine."""
+    def model_of(self, index: str, *, now: bool = False) -> IndexModel | None:
+        """What an index says of itself; None where it says nothing, or is not there. May wait for the engine.
+
+        Args:
+            index: its name, or an alias of it.
+            now: as it is now, for what is to be written; a few seconds ago is soon enough for what is asked.
+        """
         kept = self._models.get(index)
-        if kept is None or time.monotonic() >= kept[1]:
+        if kept is None or now or time.monotonic() >= kept[1]:
             state = self.engine.get_index(index)
             kept = (IndexModel.of(state) if state else None), time.monotonic() + FRESH
             self._models[index] = kept
         return kept[0]
+
+    def known_model(self, index: str) -> IndexModel | None:
+        """The same, where it is at hand: without waiting for anything."""
+        kept = self._models.get(index)
+        return kept[0] if kept is not None and time.monotonic() < kept[1] else None
 
     def index_model(self, index: str) -> Encoder:
         """The document encoder of an index. Waits for the engine.
