@@ -18,7 +18,8 @@ from bridge.dialects.seismic import parse_seismic
 from bridge.encode import Encoder, load_encoder
 from bridge.encode.dense import DenseEncoder
 from bridge.engines import Engine, IndexState
-from bridge.errors import ModelNotFound, UsageError
+from bridge.engines.base import path_part
+from bridge.errors import ModelNotFound, RequestRejected, UsageError
 from bridge.hybrid import Hybrid, read_hybrid
 from bridge.indexmodel import IndexModel
 from bridge.modelstore import find_dense, find_model
@@ -126,10 +127,20 @@ class Service:
         """
         kept = self._models.get(index)
         if kept is None or now or time.monotonic() >= kept[1]:
-            state = self.engine.get_index(index)
-            kept = (IndexModel.of(state) if state else None), time.monotonic() + FRESH
+            kept = self._model_of(index), time.monotonic() + FRESH
             self._models[index] = kept
         return kept[0]
+
+    def _model_of(self, index: str) -> IndexModel | None:
+        try:
+            state = self.engine.get_index(index)
+        except RequestRejected:
+            # An alias of several indices: where none of them is the bridge's, there is nothing to be told apart.
+            shown = {"filter_path": "*.mappings._meta.bridge"}
+            if self.engine.request("GET", f"/{path_part(index)}/_mapping", params=shown):
+                raise
+            return None
+        return IndexModel.of(state) if state else None
 
     def known_model(self, index: str) -> IndexModel | None:
         """The same, where it is at hand: without waiting for anything."""
