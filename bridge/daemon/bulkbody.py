@@ -75,11 +75,10 @@ class BulkReader:
 
     def take(self, part: bytes) -> list[Action]:
         """The actions that are whole with this part."""
-        raw = self.rest + part
+        *lines, end = (self.rest + part).split(b"\n")
         if self._unread:
-            self.rest = b""
-            return [Action(raw)] if raw else []
-        *lines, end = raw.split(b"\n")
+            self.rest = end
+            return [Action(line) for line in lines]
         actions: list[Action] = []
         place = 0
         try:

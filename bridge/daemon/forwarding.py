@@ -118,6 +118,10 @@ async def answered(send: Send, status: int, headers: Headers, body: bytes) -> No
     await send({"type": "http.response.body", "body": body})
 
 
+_SOON = 0.05
+"""Seconds; what is answered sooner is not worth watching over."""
+
+
 class _Watch:
     """Ends the task that asks the engine when the client goes: the engine notices, and works for nobody no longer."""
 
@@ -125,17 +129,20 @@ class _Watch:
         self._receive = receive
         self._task = asyncio.current_task()
         self._watching: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
         self._over = False
         self.gone = False
 
     def start(self) -> None:
         """From here on; the request's body is read, and nothing but the client's end can come."""
         if not self._over:
-            self._watching = asyncio.create_task(self._watch())
+            self._later = asyncio.get_running_loop().call_later(_SOON, self._begin)
 
     def stop(self) -> None:
         """What comes now comes too late."""
         self._over = True
+        if self._later is not None:
+            self._later.cancel()
         if self._watching is not None:
             self._watching.cancel()
 
@@ -143,6 +150,9 @@ class _Watch:
         """The task was ended by this, and by nobody else."""
         if self._task is not None:
             self._task.uncancel()
+
+    def _begin(self) -> None:
+        self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

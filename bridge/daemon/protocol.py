@@ -1,4 +1,4 @@
-"""HTTP as uvicorn reads it, and the bodies of requests that offer to go on in another protocol.
+"""HTTP as uvicorn speaks it; an answer's head and body go together, and no body is lost to an offer of another protocol.
 
 Java's own client offers HTTP/2 with its requests (``Upgrade: h2c``), Apache's offers TLS. A server may take no notice
 (RFC 9110, 7.8); but the parser takes what follows such a request's head for the other protocol, and its body is lost.
@@ -6,14 +6,47 @@ Java's own client offers HTTP/2 with its requests (``Upgrade: h2c``), Apache's o
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
+class _Corked:
+    """A transport that writes what comes in one go together: each write wakes the reader, a tenth of a short answer."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._waiting: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self.flush)
+        self._waiting.append(data)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            data, self._waiting = b"".join(self._waiting), []
+            if not self._transport.is_closing():
+                self._transport.write(data)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+
 class Protocol(HttpToolsProtocol):
     """Reads the body of a request whose offer is not taken as that of any other."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_Corked(transport, self.loop))  # type: ignore[arg-type]
 
     def __init__(self, *arguments: object, **named: object) -> None:
         super().__init__(*arguments, **named)  # type: ignore[arg-type]

@@ -82,6 +82,7 @@ def _run(app: ASGIApp, own: ServeSettings, started: Callable[[str], None], *, ke
             timeout_keep_alive=keep_alive,
             http=Protocol,
             ws="none",
+            proxy_headers=False,
             ssl_certfile=own.tls_certificate,
             ssl_keyfile=own.tls_key,
             lifespan="on",

@@ -115,7 +115,7 @@ class Recording(Urllib3HttpConnection):
         try:
             status, headers, raw = super().perform_request(method, url, *rest, **how)
         except TransportError as error:
-            said = json.dumps(error.info, separators=(",", ":"))
+            said = json.dumps(error.info, separators=(",", ":"), default=str)
             self.answers.append((method, url, error.status_code, {}, said))
             raise
         self.answers.append((method, url, status, dict(headers), raw))

@@ -8,13 +8,14 @@ import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from opensearchpy import OpenSearch, helpers
+from opensearchpy import ConflictError, OpenSearch, helpers
 
 from bridge import load_encoder
 from bridge.engines import Engine
@@ -24,6 +25,7 @@ from tests.daemon.running import ROOT, serving
 
 CORPUS = ROOT / "bridge" / "demo_data"
 QUESTION = "why does my bread turn out heavy"
+JSON = "application/json"
 VECTORS = {"embedding", "bridge_content_hash"}
 
 Bridge = Callable[..., tuple[int, str, str]]
@@ -133,6 +135,131 @@ def test_every_way_of_writing(registered: str, engine: Engine, opensearch_url: s
         # Without text there is nothing to encode: the document is as it was sent.
         assert found["e"] == {"n": 5}
         assert "d" not in found
+
+
+def vectors(engine: Engine, index: str) -> dict[str, set[str]]:
+    """The tokens of each document's vector."""
+    return {name: set(source.get("embedding", ())) for name, source in sources(engine, index).items()}
+
+
+def test_what_is_hard_to_write(registered: str, engine: Engine, opensearch_url: str, tmp_path: Path) -> None:
+    index = registered
+    encoder = load_encoder(str(tmp_path / "model"))
+
+    def tokens(text: str) -> set[str]:
+        return set(encoder.encode_document([text])[0].tokens)
+
+    with proxied(tmp_path, opensearch_url, index) as url, OpenSearch(url) as client, httpx.Client(base_url=url) as raw:
+        # Names that have to be escaped; one of them looks as if it were already.
+        for name in ("a/b", "c%2Fd", "e f", "ü"):
+            client.index(index=index, id=name, body={"text": "heavy bread"})
+            client.update(index=index, id=name, body={"doc": {"text": "light butter"}})
+            assert vectors(engine, index)[name] == tokens("light butter"), name
+            assert set(client.get(index=index, id=name)["_source"]) == {"text"}
+        # Written, changed and changed again in one request: each change is of what is there by then.
+        x = {"update": {"_id": "x"}}
+        lines = [{"index": {"_id": "x"}}, {"text": "bread"}, x, {"doc": {"text": "butter", "n": 1}},
+                 {"delete": {"_id": "no-such"}}, x, {"doc": {"n": 2}}, x, {"doc": {"text": "an oven"}},
+                 {"update": {"_id": "y"}}, {"doc": {"text": "z"}}]  # fmt: skip
+        answer = client.bulk(index=index, body=lines, refresh=True)
+        items = [next(iter(item.items())) for item in answer["items"]]
+        assert [(kind, item["_id"], item["status"]) for kind, item in items] == [
+            ("index", "x", 201), ("update", "x", 200), ("delete", "no-such", 404), ("update", "x", 200),
+            ("update", "x", 200), ("update", "y", 404),
+        ]  # fmt: skip
+        assert answer["errors"] is True
+        assert {key: sources(engine, index)["x"][key] for key in ("text", "n")} == {"text": "an oven", "n": 2}
+        assert vectors(engine, index)["x"] == tokens("an oven")
+        # A line that is none is that line's fault; digits stay as they were written.
+        head = b'{"index":{"_index":"%b","_id":"%%b"}}\n' % index.encode()
+        body = head % b"1" + b'{"text": "bread", "x": 1.10}\n' + head % b"2" + b'{"text": \n'
+        body += head % b"3" + b'{"text": "oven"}\n'
+        sent = raw.post("/_bulk", content=body, headers={"content-type": "application/x-ndjson"})
+        assert [item["index"]["status"] for item in sent.json()["items"]] == [201, 400, 201]
+        found = httpx.get(f"{opensearch_url}/{index}/_source/1").content
+        assert found.startswith(b'{"text": "bread", "x": 1.10,"embedding":{')
+        assert vectors(engine, index)["3"] == tokens("oven")
+        # Whoever says which version of a document is meant is refused when it is not that one any longer.
+        there = client.get(index=index, id="x")
+        client.update(index=index, id="x", body={"doc": {"text": "dough"}})
+        old = {"if_seq_no": there["_seq_no"], "if_primary_term": there["_primary_term"]}
+        with pytest.raises(ConflictError):
+            client.update(index=index, id="x", body={"doc": {"text": "old"}}, params=old)
+        same = client.update(index=index, id="x", body={"doc": {"text": "dough"}})
+        assert (same["result"], vectors(engine, index)["x"]) == ("noop", tokens("dough"))
+
+        # Writers at the same time, who ask to be tried again: none is refused, and the vector is the last one's.
+        def write(number: int) -> None:
+            change = {"doc": {"text": f"bread number {number}"}}
+            if number % 2:
+                client.update(index=index, id="x", body=change, params={"retry_on_conflict": 50})
+            else:
+                lines = [{"update": {"_id": "x", "retry_on_conflict": 50}}, change]
+                assert client.bulk(index=index, body=lines)["errors"] is False
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(write, range(24)))
+        last = sources(engine, index)["x"]
+        assert set(last["embedding"]) == tokens(last["text"])
+
+
+def test_an_alias_that_moves(
+    bridge: Bridge, registered: str, engine: Engine, opensearch_url: str, tmp_path: Path
+) -> None:
+    """What is written through it has the vectors of the index that it stands for, from then on."""
+    other, alias = f"{registered}-other", f"{registered}-alias"
+    (tmp_path / "other.jsonl").write_text('{"_id": "1", "text": "quite another vocabulary"}\n')
+    assert bridge("fit", "other.jsonl", "-o", "other-model")[0] == 0
+    try:
+        assert bridge("register", other, "--model", "other-model", url=engine.url)[0] == 0
+        with proxied(tmp_path, opensearch_url, alias) as url, OpenSearch(url) as client:
+            for index, model in ((registered, "model"), (other, "other-model")):
+                client.indices.update_aliases(body={"actions": [
+                    {"remove": {"index": "*", "alias": alias, "must_exist": False}},
+                    {"add": {"index": index, "alias": alias}},
+                ]})  # fmt: skip
+                client.index(index=alias, id="1", body={"text": "bread and vocabulary"})
+                (vector,) = load_encoder(str(tmp_path / model)).encode_document(["bread and vocabulary"])
+                stored = sources(engine, index)["1"]["embedding"]
+                assert stored == {token: pytest.approx(weight, rel=0.01)
+                                  for token, weight in zip(vector.tokens, vector.weights, strict=True)}  # fmt: skip
+    finally:
+        engine.delete_index(other)
+
+
+def test_every_way_of_asking(registered: str, engine: Engine, opensearch_url: str, tmp_path: Path) -> None:
+    index = registered
+    match = {"query": {"match": {"text": QUESTION}}}
+    with (
+        proxied(tmp_path, opensearch_url, index) as url,
+        OpenSearch(url) as client,
+        OpenSearch(url, send_get_body_as="source") as by_url,
+        httpx.Client(base_url=url) as raw,
+    ):
+        helpers.bulk(client, ({"_index": index, **one} for one in documents()), refresh=True)
+        expected = engine.search(index, QueryRewriter.for_index(engine, index).rewrite(QUESTION))["hits"]
+        ids = [hit["_id"] for hit in expected["hits"]]
+
+        def check(found: dict[str, Any]) -> None:
+            assert [hit["_id"] for hit in found["hits"]["hits"]] == ids
+            assert not VECTORS & set(found["hits"]["hits"][0]["_source"])
+
+        check(by_url.search(index=index, body=match))
+        # With nothing that says what kind of a body it is, and none.
+        check(raw.get(f"/{index}/_search", params={"source": json.dumps(match), "source_content_type": JSON}).json())
+        for path in ("", "?q=*", "?size=3&pretty"):
+            hits = raw.get(f"/{index}/_search{path}").json()["hits"]["hits"]
+            assert len(hits) == (3 if "size" in path else 10)
+            assert not [hit for hit in hits if VECTORS & set(hit["_source"])]
+        assert client.count(index=index, body=match)["count"] == expected["total"]["value"]
+        told = client.explain(index=index, id=ids[0], body=match)["explanation"]["value"]
+        assert told == pytest.approx(expected["hits"][0]["_score"])
+        # Pages of it.
+        page = client.search(index=index, body=match, scroll="1m", size=7)
+        again = client.scroll(body={"scroll_id": page["_scroll_id"], "scroll": "1m"})
+        assert [hit["_id"] for one in (page, again) for hit in one["hits"]["hits"]][:10] == ids
+        assert not VECTORS & set(again["hits"]["hits"][0]["_source"])
+        client.clear_scroll(body={"scroll_id": [again["_scroll_id"]]})
 
 
 def test_what_is_not_named_passes_byte_for_byte(
