@@ -54,7 +54,7 @@ test: lint
 # that die under a load. BRIDGE_TORTURE=20 make torture kills less often.
 torture: $(VENV)/dev.stamp
 	BRIDGE_TORTURE=$${BRIDGE_TORTURE:-100} $(BIN)/python -m pytest tests/faults tests/runners tests/deploy \
-		tests/contract/test_migrate.py
+		tests/contract/test_migrate.py tests/daemon/test_rest_tests.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""HTTP as uvicorn speaks it; an answer's head and body go together, and no body is lost to an offer of another protocol.
+"""HTTP as uvicorn speaks it; head and body of an answer go together, and no body is lost to an offered protocol.
 
 Java's own client offers HTTP/2 with its requests (``Upgrade: h2c``), Apache's offers TLS. A server may take no notice
 (RFC 9110, 7.8); but the parser takes what follows such a request's head for the other protocol, and its body is lost.
