@@ -16,7 +16,7 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class _Corked:
-    """A transport that writes what comes in one go together: each write wakes the reader, a tenth of a short answer."""
+    """A transport that writes a head with what follows it at once: each write wakes the reader, and takes its time."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
@@ -26,9 +26,11 @@ class _Corked:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        if not self._waiting:
-            self._loop.call_soon(self.flush)
         self._waiting.append(data)
+        if len(self._waiting) > 1:
+            self.flush()
+        else:
+            self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Write what waits."""

@@ -328,7 +328,7 @@ _VARYING = re.compile(
     "(?:took|ingest_took|number_of_pending_tasks|total_opening_millis|creation_time|creation_date|time_in_nanos|expiration_time_in_millis)":"?\d+"?
     | "(?:_scroll_id|pit_id|id|uuid|index_uuid|_node|node)":"[^"]*"
     | "_id":"[\w-]{20}"                       # one that the engine made up
-    | "[a-z_]*_in_(?:nanos|millis)":\d+ | "[a-z_]*_time":"[\d.]+\w+"
+    | "[a-z_]*_in_(?:nanos|millis)":\d+ | "[a-z_]*(?:_t|T)ime":"[\d.]+\w+"
     | \[[\w-]{22}\]\[                         # a node's name
     | "_shard":"[^"]*" | "time":\d+ | "breakdown":\{[^}]*\}
     """
