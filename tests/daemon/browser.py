@@ -62,7 +62,7 @@ def opened(browser: Any, url: str, **how: Any) -> Iterator[tuple[Any, Watch]]:
     """A page of a fresh profile, and what it asks for; checked at the end of the block."""
     how = {"viewport": {"width": 1360, "height": 900}, "locale": "en-US", "base_url": url} | how
     context = browser.new_context(**how)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     watch = Watch()
     context.on("request", lambda one: watch.asked.append(one))  # no builtin: playwright keeps something on it
     context.on("console", lambda one: watch.complaints.append(one.text) if one.type in ("error", "warning") else None)

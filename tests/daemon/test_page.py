@@ -47,7 +47,7 @@ def daemon(browser: Any, opensearch_url: str, tmp_path_factory: pytest.TempPathF
     with (
         serving(folder, *words, **environment) as (url, process, said),
         httpx.Client(base_url=url, timeout=60) as client,
-        httpx.Client(base_url=opensearch_url) as engine,
+        httpx.Client(base_url=opensearch_url, timeout=60) as engine,
     ):
         engine.delete(f"/{INDEX}")
         one = Daemon(process, client, said)
@@ -101,7 +101,7 @@ def ingest(page: Any, index: str, lines: str) -> None:
 
 
 def ended(page: Any, state: str = "done") -> None:
-    page.wait_for_selector(f"#job-state.{state}", timeout=60_000)
+    page.wait_for_selector(f"#job-state.{state}", timeout=120_000)
 
 
 # --- search
@@ -177,7 +177,7 @@ def test_the_dsl_is_copied_and_finds_the_same(seen: Opened, daemon: Daemon, open
         assert page.locator("#status").inner_text() == "The DSL is copied."
         page.locator(f".column.{column} .dsl summary").click()
         assert json.loads(page.locator(f".column.{column} .dsl pre").inner_text()) == copied
-        hits = httpx.post(f"{opensearch_url}/{INDEX}/_search", json=copied).json()["hits"]["hits"]
+        hits = httpx.post(f"{opensearch_url}/{INDEX}/_search", json=copied, timeout=60).json()["hits"]["hits"]
         assert [hit["_id"] for hit in hits] == ids(page, column)
     # Without a clipboard, as over plain HTTP from another machine.
     page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
@@ -516,7 +516,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(
         page.get_by_text("This daemon asks for an API key").wait_for()
         assert page.evaluate("JSON.stringify(sessionStorage)") == "{}"
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 # --- when something is wrong
@@ -575,7 +575,7 @@ def test_a_daemon_that_is_busy_or_gone(browser: Any, daemon: Daemon, opensearch_
         page.get_by_text("Request too large (413)").wait_for()
         page.get_by_role("tab", name="Search").click()
         process.terminate()
-        process.wait(30)
+        process.wait(60)
         ask(page)
         assert "The daemon does not answer" in page.locator(".column.sparse .problem").inner_text()
 
