@@ -27,6 +27,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Of each text, and of each question."""
     requests: _Positive = 64
     """Under way at once; more are answered 429."""
+    connections: _Positive = 512
+    """Of clients, at once; more are answered 503."""
     seconds: _Seconds = 60.0
     """For one request, from its first byte to its answer."""
     queued_texts: _Positive = 4096

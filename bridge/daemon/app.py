@@ -16,13 +16,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bridge.daemon.deadlines import Deadlines
 from bridge.daemon.endpoint import PROBLEM, Call, Endpoint, Operation, Reply
 from bridge.daemon.gate import TITLES, Gate, Refused
 from bridge.daemon.handlers import DISTRIBUTION, Handlers
 from bridge.daemon.jobs import Jobs
 from bridge.daemon.jobstore import JobStore
 from bridge.daemon.keys import KeyFile
+from bridge.daemon.logs import AccessLog
 from bridge.daemon.messages import Problem
 from bridge.daemon.metrics import Metrics
 from bridge.daemon.openapi import describe
@@ -42,7 +45,7 @@ GRACE = 20.0
 _log = logging.getLogger("bridge.daemon")
 
 
-def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None = None) -> Starlette:
+def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None = None) -> ASGIApp:
     """The application of these settings.
 
     Args:
@@ -76,6 +79,7 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
     metrics.gauge("bridge_requests_under_way", "Requests that are being answered.", lambda: gate.under_way)
     metrics.counts("bridge_jobs", "Jobs, by state.", "state", store.counts)
     watcher = Watcher(serve.watch, jobs)
+    access = AccessLog() if serve.access_log else None
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -94,12 +98,21 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
             threads.shutdown(wait=True, cancel_futures=True)
             service.close()
             store.close()
+            if access is not None:
+                access.flush()
 
-    routes = [
-        Route(one.path, Endpoint(one, gate, metrics, access_log=serve.access_log), methods=[one.method])
-        for one in table
-    ]
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_such})
+    deadlines = Deadlines(serve.limits.seconds)
+    endpoints = [(one, Endpoint(one, gate, metrics, deadlines, access)) for one in table]
+    routes = [Route(one.path, endpoint, methods=[one.method]) for one, endpoint in endpoints]
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_such})
+    plain = {(one.method, one.path): endpoint for one, endpoint in endpoints if "{" not in one.path}
+
+    async def ask(scope: Scope, receive: Receive, send: Send) -> None:
+        # What a path says literally is found at once: a tenth of a short request's time passes on the way otherwise.
+        found = plain.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (found or app)(scope, receive, send)
+
+    return ask
 
 
 async def show_page(call: Call) -> Reply:

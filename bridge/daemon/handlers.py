@@ -81,8 +81,20 @@ class Handlers:
     async def rewrite(self, call: Call) -> Rewritten:
         asked: Rewrite = call.body
         text = self._text(asked)
-        way = await self._way(asked)
-        body, encoded = await self._quick(way, text, lambda: _body(way, text, asked))
+        service = self._service
+        find: Callable[[Rewrite, str], Way]
+        if asked.index:
+            name, known, find = asked.index, service.known_way(asked, asked.index), service.way
+        elif asked.model:
+            name, known, find = asked.model, service.known_offline(asked, asked.model), service.offline
+        else:
+            raise UsageError("name an index, or one of the daemon's models")
+        way = await self._thread(find, asked, name) if known is None else known
+        if way.light and isinstance(text, str) and len(text) <= SHORT:
+            # It takes less time than the way to another thread.
+            body, encoded = _body(way, text, asked)
+        else:
+            body, encoded = await self._thread(_body, way, text, asked)
         return Rewritten(body=body, dropped=encoded.dropped, pruned=encoded.pruned)
 
     async def search(self, call: Call) -> dict[str, Any]:
@@ -110,24 +122,12 @@ class Handlers:
 
         return await self._thread(find)
 
-    async def _way(self, asked: Rewrite) -> Way:
-        if asked.index:
-            known = self._service.known_way(asked, asked.index)
-            if known is not None:
-                return known
-            return await self._thread(self._service.way, asked, asked.index)
-        if not asked.model:
-            raise UsageError("name an index, or one of the daemon's models")
-        return await self._thread(self._service.offline, asked, asked.model)
-
-    async def _quick(self, way: Way, text: Text, work: Callable[[], _Value]) -> _Value:
-        """`work`, at once where it is shorter than the way to another thread."""
-        if way.light and isinstance(text, str) and len(text) <= SHORT:
-            return work()
-        return await self._thread(work)
-
     def _text(self, asked: Asking) -> Text:
         """The question, or the conversation."""
+        if asked.text is not None and asked.rewritten is None and not asked.turns:
+            if len(asked.text) > self._limits.text_characters:
+                self._check_texts([asked.text])
+            return asked.text
         if (asked.text is None) == (not asked.turns):
             raise UsageError("ask with text, or with turns: one of the two")
         said = [asked.text, asked.rewritten, *(part for turn in asked.turns for part in (turn.question, turn.answer))]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from bridge.daemon.app import make_app
+from bridge.daemon.connection import Connection
 from bridge.daemon.logs import start_logging
 from bridge.daemon.proxy import make_proxy
 from bridge.errors import SettingsError
@@ -66,18 +71,21 @@ def proxy(settings: Settings, started: Callable[[str], None] = lambda url: None)
     _run(make_proxy(settings, settings.engine.url), own, started)
 
 
-def _run(app: Starlette, own: ServeSettings, started: Callable[[str], None]) -> None:
+def _run(app: ASGIApp, own: ServeSettings, started: Callable[[str], None]) -> None:
     with listening(own) as found:
         start_logging(own.log)
         config = uvicorn.Config(
             app,
+            http=cast("type[asyncio.Protocol]", partial(Connection, most=own.limits.connections)),
             log_config=None,
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,
+            interface="asgi3",
+            ws="none",
             timeout_graceful_shutdown=_DRAIN,
             timeout_keep_alive=15,
-            h11_max_incomplete_event_size=65_536,
             ssl_certfile=own.tls_certificate,
             ssl_keyfile=own.tls_key,
             lifespan="on",
@@ -133,4 +141,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            # What is here now stays: the collector need not look through it again while requests wait.
+            gc.collect()
+            gc.freeze()
             self._told()

@@ -1,0 +1,173 @@
+"""One connection of a client: uvicorn's, with limits on what a client may make the daemon keep for it.
+
+Let go is who sends a request's head byte by byte, or without an end; who asks and reads no answers; and who asks
+thousands of times before reading one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_BYTES = 65_536
+"""Of a request: its line and its headers. As much may stand between the parts of a body, and after it."""
+HEADERS = 256
+"""Of a request."""
+HEAD_SECONDS = 30.0
+"""From a connection's beginning, or the answer before, to the end of the next request's head."""
+UNREAD_SECONDS = 30.0
+"""For which an answer may lie here unread, before a piece of it is to be read."""
+PIPELINED = 64
+"""Requests that a connection may send before the first of them is answered."""
+
+_PIECE = 65_536
+"""Bytes; more is not gathered before it is written."""
+
+
+class Connection(HttpToolsProtocol):
+    """What uvicorn makes of each client that connects.
+
+    Args:
+        most: how many may be connected at once.
+        patience: seconds in the place of `HEAD_SECONDS` and `UNREAD_SECONDS`.
+        arguments, named: uvicorn's.
+    """
+
+    def __init__(self, *arguments: Any, most: int, patience: float = HEAD_SECONDS, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._most, self._patience = most, patience
+        self._waits_since: float | None = None
+        """For a request's head; None while one is answered."""
+        self._came = 0
+        """Bytes since the last end of a head or a part of a body."""
+        self._unread = 0
+        self._unread_since: float | None = None
+        self._gathering: _Gathering
+        self._looking: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._gathering = _Gathering(transport, self.loop)
+        super().connection_made(cast("asyncio.Transport", self._gathering))
+        self._waits_since = self.loop.time()
+        self._look_again()
+        if len(self.connections) > self._most:
+            self._refuse(503, "too many are connected; try again in a moment")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._came += len(data)
+        super().data_received(data)
+        if self._came > HEAD_BYTES:
+            self._refuse(431, f"a request's head has more than {HEAD_BYTES:,} bytes")
+
+    def resume_writing(self) -> None:
+        self._unread_since = None
+        super().resume_writing()
+
+    # What the parser finds; it stops at an exception, and uvicorn answers 400.
+
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) >= PIPELINED:
+            raise ValueError("too many requests before an answer")
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        if len(self.headers) > HEADERS:
+            raise ValueError("too many headers")
+        self._waits_since, self._came = None, 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._came = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._came = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._gathering.flush()
+        if self.cycle.response_complete:
+            self._waits_since = self.loop.time()
+
+    def _look_again(self) -> None:
+        # One timer that goes on costs less than one for each request.
+        self._looking = self.loop.call_later(self._patience / 6, self._look)
+
+    def _look(self) -> None:
+        """End the connection if its client has had its time."""
+        now, closing = self.loop.time(), self.transport.is_closing()
+        if self._waits_since is not None and now - self._waits_since > self._patience and not closing:
+            if self._came:
+                self._refuse(408, "the request's head did not come in time")
+            else:
+                self.transport.close()
+        unread = self._gathering.get_write_buffer_size()
+        if not unread and not closing:
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread, self._unread_since = unread, now
+        elif now - self._unread_since > self._patience:
+            if closing or unread > self._unread - _PIECE:
+                self._gathering.abort()
+                return
+            self._unread, self._unread_since = unread, now
+        self._look_again()
+
+    def _refuse(self, status: int, why: str) -> None:
+        """Say why, and close; where an answer is under way, only that."""
+        if self.cycle is None or self.cycle.response_complete:
+            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            self.transport.write(f"{head}content-length: {len(why)}\r\nconnection: close\r\n\r\n{why}".encode())
+        self.transport.close()
+
+
+class _Gathering:
+    """A transport that writes in one piece what is written in one turn of the event loop.
+
+    An answer's head and body come apart, and each write is a call of the system and wakes the client.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.get_extra_info = transport.get_extra_info
+        self.is_closing = transport.is_closing
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self.flush)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > _PIECE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is gathered."""
+        if self._parts:
+            parts, self._parts, self._size = self._parts, [], 0
+            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._parts.clear()
+        self._transport.abort()
+
+    def get_write_buffer_size(self) -> int:
+        return self._size + self._transport.get_write_buffer_size()
