@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -45,7 +46,7 @@ GRACE = 20.0
 _log = logging.getLogger("bridge.daemon")
 
 
-def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None = None) -> ASGIApp:
+def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None = None) -> App:
     """The application of these settings.
 
     Args:
@@ -65,7 +66,8 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
     metrics = Metrics()
     gate = Gate(serve, KeyFile(Path(serve.keys_file)) if serve.keys_file else None)
     threads = ThreadPoolExecutor(serve.limits.requests, thread_name_prefix="request")
-    handlers = Handlers(service, jobs, worker, metrics, threads)
+    cores = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="core")
+    handlers = Handlers(service, jobs, worker, metrics, threads, cores)
     table = operations(handlers)
     description = msgspec.json.encode(describe(table, version(DISTRIBUTION), keys=serve.keys_file is not None))
 
@@ -95,7 +97,8 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
             watcher.close()
             if not await loop.run_in_executor(None, jobs.close, GRACE):
                 _log.warning("a job has not ended within %d seconds; it goes on from its last checkpoint", GRACE)
-            threads.shutdown(wait=True, cancel_futures=True)
+            for pool in (threads, cores):
+                pool.shutdown(wait=True, cancel_futures=True)
             service.close()
             store.close()
             if access is not None:
@@ -105,14 +108,27 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
     endpoints = [(one, Endpoint(one, gate, metrics, deadlines, access)) for one in table]
     routes = [Route(one.path, endpoint, methods=[one.method]) for one, endpoint in endpoints]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_such})
-    plain = {(one.method, one.path): endpoint for one, endpoint in endpoints if "{" not in one.path}
+    return App(app, [endpoint for one, endpoint in endpoints if "{" not in one.path])
 
-    async def ask(scope: Scope, receive: Receive, send: Send) -> None:
-        # What a path says literally is found at once: a tenth of a short request's time passes on the way otherwise.
-        found = plain.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        await (found or app)(scope, receive, send)
 
-    return ask
+class App:
+    """The routes as one ASGI application; those whose path is literally what is asked for come first.
+
+    `at_once` is what `bridge.daemon.connection.Connection` takes.
+    """
+
+    def __init__(self, routes: ASGIApp, endpoints: Iterable[Endpoint]) -> None:
+        self._routes = routes
+        self._plain = {(one.operation.method, one.operation.path): one for one in endpoints}
+        self.at_once = {
+            (method.encode(), path.encode()): one.at_once
+            for (method, path), one in self._plain.items()
+            if one.operation.at_once
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._plain.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (found or self._routes)(scope, receive, send)
 
 
 async def show_page(call: Call) -> Reply:

@@ -2,12 +2,17 @@
 
 Let go is who sends a request's head byte by byte, or without an end; who asks and reads no answers; and who asks
 thousands of times before reading one.
+
+A request that is here as a whole, and whose answer waits for nothing, is answered where it arrives. What an application
+needs around it (a task, events, messages to and fro) takes as long as such an answer does.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -17,11 +22,13 @@ HEAD_BYTES = 65_536
 HEADERS = 256
 """Of a request."""
 HEAD_SECONDS = 30.0
-"""From a connection's beginning, or the answer before, to the end of the next request's head."""
-UNREAD_SECONDS = 30.0
-"""For which an answer may lie here unread, before a piece of it is to be read."""
+"""From a connection's beginning, or the answer before, to the end of the next request's head; and in which a piece of
+an answer that lies here unread is to be read."""
 PIPELINED = 64
 """Requests that a connection may send before the first of them is answered."""
+
+AtOnce = Callable[[Sequence[tuple[bytes, bytes]], bytes], bytes | None]
+"""A request's headers and body ─▶ the whole answer, head and all; None where the application is to answer."""
 
 _PIECE = 65_536
 """Bytes; more is not gathered before it is written."""
@@ -32,13 +39,24 @@ class Connection(HttpToolsProtocol):
 
     Args:
         most: how many may be connected at once.
-        patience: seconds in the place of `HEAD_SECONDS` and `UNREAD_SECONDS`.
+        at_once: method and path ─▶ what may answer without waiting.
+        patience: seconds in the place of `HEAD_SECONDS`.
         arguments, named: uvicorn's.
     """
 
-    def __init__(self, *arguments: Any, most: int, patience: float = HEAD_SECONDS, **named: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        most: int,
+        at_once: Mapping[tuple[bytes, bytes], AtOnce] = MappingProxyType({}),
+        patience: float = HEAD_SECONDS,
+        **named: Any,
+    ) -> None:
         super().__init__(*arguments, **named)
-        self._most, self._patience = most, patience
+        self._most, self._at_once, self._patience = most, at_once, patience
+        self._asked: AtOnce | None = None
+        """Of the request that is read, as long as the application does not know of it."""
+        self._body = b""
         self._waits_since: float | None = None
         """For a request's head; None while one is answered."""
         self._came = 0
@@ -60,12 +78,17 @@ class Connection(HttpToolsProtocol):
         if self._looking is not None:
             self._looking.cancel()
         super().connection_lost(exc)
+        # What waits there names this connection: together they would stay until the collector finds them.
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
         self._came += len(data)
         super().data_received(data)
+        if self._asked is not None:
+            # The rest of it is still to come.
+            self._let_application_answer()
         if self._came > HEAD_BYTES:
             self._refuse(431, f"a request's head has more than {HEAD_BYTES:,} bytes")
 
@@ -84,20 +107,49 @@ class Connection(HttpToolsProtocol):
         if len(self.headers) > HEADERS:
             raise ValueError("too many headers")
         self._waits_since, self._came = None, 0
-        super().on_headers_complete()
+        parser = self.parser
+        asked = self._at_once.get((parser.get_method(), self.url))
+        if (
+            asked is None or self._is_busy or self.expect_100_continue
+            or not parser.should_keep_alive() or parser.should_upgrade()
+        ):  # fmt: skip
+            super().on_headers_complete()
+        else:
+            self._asked, self._body = asked, b""
 
     def on_body(self, body: bytes) -> None:
         self._came = 0
-        super().on_body(body)
+        if self._asked is None:
+            super().on_body(body)
+        else:
+            self._body += body
 
     def on_message_complete(self) -> None:
         self._came = 0
+        if self._asked is not None:
+            answer = self._asked(self.headers, self._body)
+            if answer is not None:
+                self._asked, self._waits_since = None, self.loop.time()
+                self._gathering.write_now(answer)
+                return
+            self._let_application_answer()
         super().on_message_complete()
+
+    def _let_application_answer(self) -> None:
+        self._asked = None
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+            if self._body:
+                super().on_body(self._body)
+
+    @property
+    def _is_busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._gathering.flush()
-        if self.cycle.response_complete:
+        if not self._is_busy:
             self._waits_since = self.loop.time()
 
     def _look_again(self) -> None:
@@ -126,7 +178,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: int, why: str) -> None:
         """Say why, and close; where an answer is under way, only that."""
-        if self.cycle is None or self.cycle.response_complete:
+        if not self._is_busy:
             head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
             self.transport.write(f"{head}content-length: {len(why)}\r\nconnection: close\r\n\r\n{why}".encode())
         self.transport.close()
@@ -154,6 +206,11 @@ class _Gathering:
         self._size += len(data)
         if self._size > _PIECE:
             self.flush()
+
+    def write_now(self, data: bytes) -> None:
+        """Write all of an answer."""
+        self.flush()
+        self._transport.write(data)
 
     def flush(self) -> None:
         """Write what is gathered."""

@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from types import GenericAlias
@@ -146,6 +146,8 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     on_busy: tuple[tuple[str, str], ...] = ()
     """Headers of an answer 429, beside Retry-After."""
+    at_once: Callable[[Call], Any] | None = None
+    """The answer, if it is to be had without waiting for anything; otherwise None, and `handler` is asked."""
 
 
 class Endpoint:
@@ -194,10 +196,37 @@ class Endpoint:
         finally:
             if entered:
                 self._gate.leave()
-            seconds = time.perf_counter() - started
-            self._measure(status, seconds)
-            if self._access is not None:
-                self._access(scope["method"], scope["path"], status, identity, name, seconds)
+            self._count(scope["path"], status, identity, name, time.perf_counter() - started)
+
+    def at_once(self, listed: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes | None:
+        """The whole answer to a request with these headers and this body, as it is sent; see `Operation.at_once`.
+
+        None also where something is wrong with the request: what is said then is said in one place.
+        """
+        operation, gate = self.operation, self._gate
+        started = time.perf_counter()
+        headers = dict(listed)
+        if operation.at_once is None or gate.is_full or headers.get(b"content-type") != _JSON:
+            return None
+        try:
+            key = gate.check(operation.scope, {"method": operation.method}, headers)
+            identity = _request_id(headers)
+            call = Call(self._decode(body) if self._decode else None, {}, {}, key, JSON, identity)
+            found = operation.at_once(call)
+            if found is None:
+                return None
+            content = self._encode(found)
+        except Exception:
+            # The application comes to the same end, and says so.
+            return None
+        answer = _AT_ONCE % (operation.status, identity.encode(), len(content), content)
+        self._count(operation.path, operation.status, identity, key.name, time.perf_counter() - started)
+        return answer
+
+    def _count(self, path: str, status: int, identity: str, name: str, seconds: float) -> None:
+        self._measure(status, seconds)
+        if self._access is not None:
+            self._access(self.operation.method, path, status, identity, name, seconds)
 
     async def _answer(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, identity: str
@@ -276,13 +305,21 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
     return f"{_PROCESS}{next(_numbers):08x}"
 
 
+_ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+
+_AT_ONCE = (
+    b"HTTP/1.1 %d OK\r\n"
+    + b"".join(b"%b: %b\r\n" % pair for pair in ((b"content-type", _JSON), *_ALWAYS))
+    + b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
+)
+
+
 async def _send(send: Send, reply: Reply, body: bytes, identity: str) -> None:
     headers = [
         (b"content-type", reply.kind.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", identity.encode()),
-        (b"x-content-type-options", b"nosniff"),
-        (b"cache-control", b"no-store"),
+        *_ALWAYS,
     ]
     if reply.headers:
         headers += [(name.encode(), value.encode()) for name, value in reply.headers]

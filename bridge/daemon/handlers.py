@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from bridge.daemon.attached import document_weights, query_weights
+from bridge.daemon.batching import SharedEncoder
 from bridge.daemon.endpoint import NDJSON, Call, Reply
 from bridge.daemon.gate import Refused
 from bridge.daemon.jobs import Jobs, new_id
@@ -40,12 +41,12 @@ from bridge.daemon.messages import (
 from bridge.daemon.messages import Jobs as JobList
 from bridge.daemon.metrics import Metrics
 from bridge.daemon.registering import register_index
-from bridge.daemon.service import Service, Way, is_light
+from bridge.daemon.service import Service, Way
 from bridge.daemon.work import Worker, as_lines
 from bridge.encode import Encoder
 from bridge.errors import BridgeError, IndexNotFound, UsageError
 from bridge.explain import explained
-from bridge.records import EncodedQuery, SparseVector, Turn
+from bridge.records import SparseVector, Turn
 from bridge.rewrite import Text
 from bridge.search import search
 
@@ -61,11 +62,17 @@ class Handlers:
     """The operations of one daemon."""
 
     def __init__(
-        self, service: Service, jobs: Jobs, worker: Worker, metrics: Metrics, threads: ThreadPoolExecutor
+        self,
+        service: Service,
+        jobs: Jobs,
+        worker: Worker,
+        metrics: Metrics,
+        threads: ThreadPoolExecutor,
+        cores: ThreadPoolExecutor,
     ) -> None:
         self._service, self._jobs, self._worker = service, jobs, worker
         self._metrics = metrics
-        self._threads = threads
+        self._threads, self._cores = threads, cores
         self._limits = service.settings.limits
 
     @property
@@ -76,26 +83,37 @@ class Handlers:
         """What waits for the engine, or for a model, does so on a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
+    async def _core(self, work: Callable[..., _Value], *arguments: Any) -> _Value:
+        """What computes does so on one thread for each core: more of them would only hold more at once."""
+        return await asyncio.get_running_loop().run_in_executor(self._cores, work, *arguments)
+
     # Asking
 
     async def rewrite(self, call: Call) -> Rewritten:
         asked: Rewrite = call.body
-        text = self._text(asked)
-        service = self._service
-        find: Callable[[Rewrite, str], Way]
+        text, way = self._text(asked), self._known(asked)
+        if way is None:
+            if asked.index:
+                way = await self._thread(self._service.way, asked, asked.index)
+            else:
+                way = await self._thread(self._service.offline, asked, asked.model or "")
+        if _is_quick(way, text):
+            return _rewritten(way, text, asked)
+        return await (self._core if way.light else self._thread)(_rewritten, way, text, asked)
+
+    def rewrite_at_once(self, call: Call) -> Rewritten | None:
+        """The same, where it takes less time than the way to another thread."""
+        asked: Rewrite = call.body
+        text, way = self._text(asked), self._known(asked)
+        return _rewritten(way, text, asked) if way is not None and _is_quick(way, text) else None
+
+    def _known(self, asked: Rewrite) -> Way | None:
+        """How it is asked, if that is at hand."""
         if asked.index:
-            name, known, find = asked.index, service.known_way(asked, asked.index), service.way
-        elif asked.model:
-            name, known, find = asked.model, service.known_offline(asked, asked.model), service.offline
-        else:
-            raise UsageError("name an index, or one of the daemon's models")
-        way = await self._thread(find, asked, name) if known is None else known
-        if way.light and isinstance(text, str) and len(text) <= SHORT:
-            # It takes less time than the way to another thread.
-            body, encoded = _body(way, text, asked)
-        else:
-            body, encoded = await self._thread(_body, way, text, asked)
-        return Rewritten(body=body, dropped=encoded.dropped, pruned=encoded.pruned)
+            return self._service.known_way(asked, asked.index)
+        if asked.model:
+            return self._service.known_offline(asked, asked.model)
+        raise UsageError("name an index, or one of the daemon's models")
 
     async def search(self, call: Call) -> dict[str, Any]:
         asked: Search = call.body
@@ -152,8 +170,13 @@ class Handlers:
         encoder = await self._thread(find, asked.index or asked.model or "")
         query = asked.side == "query"
         work = encoder.encode_query if query else encoder.encode_document
-        light = query and is_light(encoder) and sum(map(len, asked.texts)) <= SHORT
-        vectors = work(asked.texts) if light else await self._thread(work, asked.texts)
+        if isinstance(encoder, SharedEncoder):
+            waited = (encoder.queries if query else encoder.documents).submit(asked.texts)
+            vectors = await asyncio.gather(*map(asyncio.wrap_future, waited))
+        elif query and sum(map(len, asked.texts)) <= SHORT:
+            vectors = work(asked.texts)
+        else:
+            vectors = await self._core(work, asked.texts)
         name = encoder.query_fingerprint if query else encoder.fingerprint
         return Encoded(model=name, vectors=[_shown(vector, asked.form) for vector in vectors])
 
@@ -322,10 +345,14 @@ def _page(asked: Asking) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _body(way: Way, text: Text, asked: Rewrite) -> tuple[dict[str, Any], EncodedQuery]:
+def _is_quick(way: Way, text: Text) -> bool:
+    return way.light and isinstance(text, str) and len(text) <= SHORT
+
+
+def _rewritten(way: Way, text: Text, asked: Rewrite) -> Rewritten:
     rewriter = way.rewriter
     encoded = rewriter.beside(rewriter.encode(text, rewritten=asked.rewritten), asked.filter)
-    return rewriter.body(encoded, **_page(asked)), encoded
+    return Rewritten(body=rewriter.body(encoded, **_page(asked)), dropped=encoded.dropped, pruned=encoded.pruned)
 
 
 def _shown(vector: SparseVector, form: str) -> dict[str, float]:

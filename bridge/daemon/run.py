@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import gc
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from bridge.daemon.app import make_app
-from bridge.daemon.connection import Connection
+from bridge.daemon.connection import HEAD_SECONDS, AtOnce, Connection
 from bridge.daemon.logs import start_logging
 from bridge.daemon.proxy import make_proxy
 from bridge.errors import SettingsError
@@ -53,7 +54,8 @@ def serve(settings: Settings, started: Callable[[str], None] = lambda url: None)
     Raises:
         SettingsError: the settings cannot be used.
     """
-    _run(make_app(settings), settings.serve, started)
+    app = make_app(settings)
+    _run(app, settings.serve, started, app.at_once)
 
 
 def proxy(settings: Settings, started: Callable[[str], None] = lambda url: None) -> None:
@@ -71,12 +73,20 @@ def proxy(settings: Settings, started: Callable[[str], None] = lambda url: None)
     _run(make_proxy(settings, settings.engine.url), own, started)
 
 
-def _run(app: ASGIApp, own: ServeSettings, started: Callable[[str], None]) -> None:
+def _run(
+    app: ASGIApp,
+    own: ServeSettings,
+    started: Callable[[str], None],
+    at_once: Mapping[tuple[bytes, bytes], AtOnce] = MappingProxyType({}),
+) -> None:
+    limits = own.limits
+    patience = min(HEAD_SECONDS, limits.seconds)
+    connection = partial(Connection, most=limits.connections, at_once=at_once, patience=patience)
     with listening(own) as found:
         start_logging(own.log)
         config = uvicorn.Config(
             app,
-            http=cast("type[asyncio.Protocol]", partial(Connection, most=own.limits.connections)),
+            http=cast("type[asyncio.Protocol]", connection),
             log_config=None,
             access_log=False,
             server_header=False,
