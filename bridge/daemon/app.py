@@ -62,7 +62,7 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
     folder = Path(serve.data) if serve.data else data_folder() / "serve"
     store = JobStore(folder / "jobs.sqlite")
     worker = Worker(service, folder / "jobs")
-    jobs = Jobs(store, worker, most=serve.limits.jobs)
+    jobs = Jobs(store, worker, most=serve.limits.jobs, kept=serve.limits.kept_jobs, forget=worker.forget)
     metrics = Metrics()
     gate = Gate(serve, KeyFile(Path(serve.keys_file)) if serve.keys_file else None)
     threads = ThreadPoolExecutor(serve.limits.requests, thread_name_prefix="request")

@@ -196,8 +196,15 @@ class _Gathering:
         self._size = 0
         self.get_extra_info = transport.get_extra_info
         self.is_closing = transport.is_closing
-        self.pause_reading = transport.pause_reading
-        self.resume_reading = transport.resume_reading
+
+    def pause_reading(self) -> None:
+        # uvloop refuses both once it closes, which may be before anybody has heard of that.
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def write(self, data: bytes) -> None:
         if not self._parts:
