@@ -198,7 +198,6 @@ class _Gathering:
         self.is_closing = transport.is_closing
 
     def pause_reading(self) -> None:
-        # uvloop refuses both once it closes, which may be before anybody has heard of that.
         if not self._transport.is_closing():
             self._transport.pause_reading()
 
@@ -216,14 +215,16 @@ class _Gathering:
 
     def write_now(self, data: bytes) -> None:
         """Write all of an answer."""
+        self._parts.append(data)
         self.flush()
-        self._transport.write(data)
 
     def flush(self) -> None:
         """Write what is gathered."""
         if self._parts:
             parts, self._parts, self._size = self._parts, [], 0
-            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+            # uvloop takes nothing any more once it closes, which may be before anybody has heard of that.
+            if not self._transport.is_closing():
+                self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self) -> None:
         self.flush()
