@@ -51,10 +51,11 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Loads killed a hundred times on OpenSearch and ten times on each Elasticsearch, every fault of a network, and nodes
-# that die under a load. BRIDGE_TORTURE=20 make torture kills less often.
+# that die under a load; ten minutes of clients that vanish, dawdle and send rubbish. BRIDGE_TORTURE=20 make torture
+# kills less often.
 torture: $(VENV)/dev.stamp
 	BRIDGE_TORTURE=$${BRIDGE_TORTURE:-100} $(BIN)/python -m pytest tests/faults tests/runners tests/deploy \
-		tests/contract/test_migrate.py tests/daemon/test_rest_tests.py
+		tests/contract/test_migrate.py tests/daemon/test_rest_tests.py tests/daemon/test_soak.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

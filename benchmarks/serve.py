@@ -1,21 +1,27 @@
 """What the daemon costs: `/v1/rewrite` beside an empty Starlette endpoint, and batches of many clients' texts.
 
-    python benchmarks/serve.py                         about five minutes on two cores
+    python benchmarks/serve.py                         two minutes on two cores
     python benchmarks/serve.py --seconds 1 --rounds 2  does it run
     python benchmarks/serve.py --model FOLDER          with a neural encoder: dynamic batching beside one by one
 
-Everything is on the loopback address, and bounded in connections and time. Requests come from connections that are
-kept open, each with one request under way, sent and read as bytes: the client costs next to nothing and is the same for
-both. The daemon and the empty endpoint run at the same time and are asked in turn, so that both meet the same machine.
-Then the daemon is asked at half of the rate that it has reached, and the latencies of that are its p50 and p99.
+Everything is on the loopback address, and bounded in connections and time. The load comes from wrk where that is
+installed (apt install wrk), over connections that are kept open, each with one request under way; otherwise from a
+client here, which may be slower than what it asks. The empty endpoint is a Route of Starlette that answers
+JSONResponse({}) and reads no body, on uvicorn with the daemon's settings and without an access log. It gets the same
+requests, 5,000 distinct questions. All servers run at the same time and are asked in turn, so that all meet the same
+machine. Then the daemon is asked at half of the rate that it has reached, by the client here, and the latencies of that
+are its p50 and p99.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -47,8 +53,25 @@ async def empty(request):
 found = socket.socket()
 found.bind(("127.0.0.1", 0))
 print(f"serving at http://127.0.0.1:{found.getsockname()[1]}", file=sys.stderr, flush=True)
-config = uvicorn.Config(Starlette(routes=[Route("/", empty, methods=["POST"])]), log_level="warning", access_log=False)
+config = uvicorn.Config(
+    Starlette(routes=[Route("/", empty, methods=["POST"])]), log_level="warning", access_log=False,
+    server_header=False, date_header=False, proxy_headers=False,
+)
 uvicorn.Server(config).run(sockets=[found])
+"""
+
+LUA = """
+local requests, place = {}, 0
+function init(given)
+  local headers = {["content-type"] = "application/json", ["host"] = given[2]}
+  for line in io.lines(given[1]) do
+    requests[#requests + 1] = wrk.format("POST", nil, headers, line)
+  end
+end
+function request()
+  place = place % #requests + 1
+  return requests[place]
+end
 """
 
 
@@ -56,9 +79,19 @@ uvicorn.Server(config).run(sockets=[found])
 def running(command: list[str], folder: Path, says: str = "serving at ") -> Iterator[str]:
     """A process that says on stderr where it serves; that URL."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENSEARCH_URL": "http://127.0.0.1:1"}
-    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        url = next(line.removeprefix(says).split()[0] for line in process.stderr if line.startswith(says))
+    # Its log goes into a file, as a service's does: a pipe that nobody reads would hold it up.
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, cwd=folder, env=environment, stderr=log) as process,
+    ):
+        deadline = time.monotonic() + 60
+        url = None
+        while url is None:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+            log.seek(0)
+            url = next((line.removeprefix(says).split()[0] for line in log if line.startswith(says)), None)
         try:
             yield url
         finally:
@@ -112,41 +145,70 @@ async def load(
     return len(took) / (time.perf_counter() - started), took, failed
 
 
-def rewriting(seconds: float, rounds: int, folder: Path) -> None:
-    (folder / "bridge.toml").write_text(
-        f'[serve]\nlog = "error"\ndata = "{folder / "serve"}"\n[serve.models]\nbert = "{MODEL}"\n'
-    )
-    texts = list(islice(questions(), 5000))
+def full(url: str, path: str, bodies: list[dict[str, object]], seconds: float, folder: Path) -> tuple[float, int]:
+    """Requests a second when as many come as are answered, and how many were not answered 200."""
+    if not shutil.which("wrk"):
+        requests = [request_of(url, path, body) for body in bodies]
+        rate, _, failed = asyncio.run(load(url, requests, seconds))
+        return rate, failed
+    (folder / "load.lua").write_text(LUA)
+    (folder / "bodies.jsonl").write_text("".join(json.dumps(body) + "\n" for body in bodies))
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", "load.lua", url + path, "--", "bodies.jsonl"]
+    said = subprocess.run(
+        [*command, urlsplit(url).netloc], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout
+    failed = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", said)))
+    failed += sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", said)))
+    return float(re.findall(r"Requests/sec:\s+([\d.]+)", said)[0]), failed
+
+
+def rewriting(seconds: int, rounds: int, folder: Path) -> None:
+    bodies: list[dict[str, object]] = [{"model": "bert", "text": text} for text in islice(questions(), 5000)]
+    serve = [sys.executable, "-m", "bridge", "serve", "--port", "0"]
+    homes = [folder / name for name in ("with-log", "without-log")]
+    for home in homes:
+        home.mkdir()
+        settings = f'[serve]\naccess_log = {str(home == homes[0]).lower()}\ndata = "{home}"\n'
+        (home / "bridge.toml").write_text(f'{settings}[serve.models]\nbert = "{MODEL}"\n')
     with (
-        running([sys.executable, "-m", "bridge", "serve", "--port", "0"], folder) as daemon,
         running([sys.executable, "-c", EMPTY], folder) as empty,
+        running(serve, homes[0]) as daemon,
+        running(serve, homes[1]) as silent,
     ):
-        asked = [request_of(daemon, "/v1/rewrite", {"model": "bert", "text": text}) for text in texts]
-        plain = [request_of(empty, "/", {"model": "bert", "text": text}) for text in texts]
-        for url, requests in ((daemon, asked), (empty, plain)):
-            asyncio.run(load(url, requests, min(1.0, seconds)))
-        rates: dict[str, list[float]] = {"empty Starlette endpoint": [], "/v1/rewrite": []}
+        asked = [
+            ("empty Starlette endpoint", empty, "/"),
+            ("/v1/rewrite", daemon, "/v1/rewrite"),
+            ("/v1/rewrite, no access log", silent, "/v1/rewrite"),
+        ]
+        for _, url, path in asked:
+            full(url, path, bodies, min(1, seconds), folder)
+        rates: dict[str, list[float]] = {name: [] for name, _, _ in asked}
         errors = 0
         for number in range(rounds):
-            pair = [("empty Starlette endpoint", empty, plain), ("/v1/rewrite", daemon, asked)]
-            for name, url, requests in pair if number % 2 else reversed(pair):
-                rate, _, failed = asyncio.run(load(url, requests, seconds))
+            for name, url, path in asked if number % 2 else reversed(asked):
+                rate, failed = full(url, path, bodies, seconds, folder)
                 rates[name].append(rate)
                 errors += failed
-        ratio = statistics.median(a / b for b, a in zip(*rates.values(), strict=True))
-        print(f"{CONNECTIONS} connections, {rounds} rounds of {seconds:g} s\n\n| | requests/s |\n| --- | ---: |")
+        client = "wrk" if shutil.which("wrk") else "the client here"
+        print(f"{CONNECTIONS} connections, {rounds} rounds of {seconds} s, {client}\n\n"
+              "| | requests/s | of the empty endpoint |\n| --- | ---: | ---: |")  # fmt: skip
         for name, found in rates.items():
-            print(f"| {name} | {statistics.median(found):,.0f} |")
+            ratio = statistics.median(a / b for a, b in zip(found, rates[asked[0][0]], strict=True))
+            print(f"| {name} | {statistics.median(found):,.0f} | {ratio:.2f} |")
         half = statistics.median(rates["/v1/rewrite"]) / 2
-        _, took, failed = asyncio.run(load(daemon, asked, seconds * rounds / 2, rate=half))
-        p50, p99 = (statistics.quantiles(took, n=100)[place] for place in (49, 98))
-        print(f"\nratio {ratio:.2f}; {errors + failed} errors\nat half load ({half:,.0f} a second): p50 {p50:.2f} ms, "
-              f"p99 {p99:.2f} ms ({p99 / p50:.1f} times)")  # fmt: skip
+        requests = [request_of(daemon, "/v1/rewrite", body) for body in bodies]
+        plain = [request_of(empty, "/", body) for body in bodies]
+        print(f"\n{errors} errors\n\n| at {half:,.0f} requests/s | p50 ms | p99 ms | p99 / p50 |\n"
+              "| --- | ---: | ---: | ---: |")  # fmt: skip
+        for name, url, sent in (("empty Starlette endpoint", empty, plain), ("/v1/rewrite", daemon, requests)):
+            _, took, failed = asyncio.run(load(url, sent, seconds * rounds / 2, rate=half))
+            p50, p99 = (statistics.quantiles(took, n=100)[place] for place in (49, 98))
+            print(f"| {name} | {p50:.2f} | {p99:.2f} | {p99 / p50:.1f} |{f' {failed} errors' if failed else ''}")
 
 
-def batching(model: str, seconds: float, rounds: int, folder: Path) -> None:
+def batching(model: str, seconds: int, rounds: int, folder: Path) -> None:
     (folder / "bridge.toml").write_text(
-        f'[serve]\nlog = "error"\ndata = "{folder / "serve-neural"}"\n[serve.models]\nneural = "{model}"\n'
+        f'[serve]\ndata = "{folder / "serve-neural"}"\n[serve.models]\nneural = "{model}"\n'
     )
     words = " ".join(islice(questions(), 20)).split()
     with running([sys.executable, "-m", "bridge", "serve", "--port", "0"], folder) as url:
@@ -167,8 +229,10 @@ def batching(model: str, seconds: float, rounds: int, folder: Path) -> None:
 
 def main() -> None:
     """Parse, measure, print."""
+    # What the client's own collector takes would be taken for the servers' latency.
+    gc.disable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of a round")
+    parser.add_argument("--seconds", type=int, default=3, help="of a round")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--model", help="a neural encoder's folder or id: measure batching with it, too")
     options = parser.parse_args()

@@ -27,14 +27,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Of each text, and of each question."""
     requests: _Positive = 64
     """Under way at once; more are answered 429."""
+    connections: _Positive = 512
+    """Of clients, at once; more are answered 503."""
     seconds: _Seconds = 60.0
     """For one request, from its first byte to its answer."""
     queued_texts: _Positive = 4096
     """Waiting to be encoded; more are answered 429."""
-    batch_tokens: _Positive = 8192
-    """The most that a neural encoder is given at once, in tokens as estimated from the characters."""
+    batch_tokens: _Positive = 2048
+    """The most that a neural encoder is given at once, in tokens as estimated from the characters. On processors more
+    takes as much longer as it is more; a GPU has room for it."""
     jobs: _Positive = 1
     """Under way at once; more wait."""
+    kept_jobs: _Positive = 1000
+    """Of those that have ended; older ones are forgotten, with their dead letters."""
 
 
 class DeclaredIndex(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -16,13 +17,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bridge.daemon.deadlines import Deadlines
 from bridge.daemon.endpoint import PROBLEM, Call, Endpoint, Handler, Operation, Reply
 from bridge.daemon.gate import TITLES, Gate, Refused
 from bridge.daemon.handlers import DISTRIBUTION, Handlers
 from bridge.daemon.jobs import Jobs
 from bridge.daemon.jobstore import JobStore
 from bridge.daemon.keys import KeyFile
+from bridge.daemon.logs import AccessLog
 from bridge.daemon.messages import Problem
 from bridge.daemon.metrics import Metrics
 from bridge.daemon.openapi import describe
@@ -42,7 +46,7 @@ GRACE = 20.0
 _log = logging.getLogger("bridge.daemon")
 
 
-def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None = None) -> Starlette:
+def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None = None) -> App:
     """The application of these settings.
 
     Args:
@@ -58,11 +62,12 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
     folder = Path(serve.data) if serve.data else data_folder() / "serve"
     store = JobStore(folder / "jobs.sqlite")
     worker = Worker(service, folder / "jobs")
-    jobs = Jobs(store, worker, most=serve.limits.jobs)
+    jobs = Jobs(store, worker, most=serve.limits.jobs, kept=serve.limits.kept_jobs, forget=worker.forget)
     metrics = Metrics()
     gate = Gate(serve, KeyFile(Path(serve.keys_file)) if serve.keys_file else None)
     threads = ThreadPoolExecutor(serve.limits.requests, thread_name_prefix="request")
-    handlers = Handlers(service, jobs, worker, metrics, threads)
+    cores = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="core")
+    handlers = Handlers(service, jobs, worker, metrics, threads, cores)
     table = operations(handlers)
     description = msgspec.json.encode(describe(table, version(DISTRIBUTION), keys=serve.keys_file is not None))
 
@@ -77,6 +82,7 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
     metrics.gauge("bridge_requests_under_way", "Requests that are being answered.", lambda: gate.under_way)
     metrics.counts("bridge_jobs", "Jobs, by state.", "state", store.counts)
     watcher = Watcher(serve.watch, jobs)
+    access = AccessLog() if serve.access_log else None
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -92,15 +98,38 @@ def make_app(settings: Settings, connecting: Callable[[Settings], Engine] | None
             watcher.close()
             if not await loop.run_in_executor(None, jobs.close, GRACE):
                 _log.warning("a job has not ended within %d seconds; it goes on from its last checkpoint", GRACE)
-            threads.shutdown(wait=True, cancel_futures=True)
+            for pool in (threads, cores):
+                pool.shutdown(wait=True, cancel_futures=True)
             service.close()
             store.close()
+            if access is not None:
+                access.flush()
 
-    routes = [
-        Route(one.path, Endpoint(one, gate, metrics, access_log=serve.access_log), methods=[one.method])
-        for one in table
-    ]
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_such})
+    deadlines = Deadlines(serve.limits.seconds)
+    endpoints = [(one, Endpoint(one, gate, metrics, deadlines, access)) for one in table]
+    routes = [Route(one.path, endpoint, methods=[one.method]) for one, endpoint in endpoints]
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_such})
+    return App(app, [endpoint for one, endpoint in endpoints if "{" not in one.path])
+
+
+class App:
+    """The routes as one ASGI application; those whose path is literally what is asked for come first.
+
+    `at_once` is what `bridge.daemon.connection.Connection` takes.
+    """
+
+    def __init__(self, routes: ASGIApp, endpoints: Iterable[Endpoint]) -> None:
+        self._routes = routes
+        self._plain = {(one.operation.method, one.operation.path): one for one in endpoints}
+        self.at_once = {
+            (method.encode(), path.encode()): one.at_once
+            for (method, path), one in self._plain.items()
+            if one.operation.at_once
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._plain.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (found or self._routes)(scope, receive, send)
 
 
 def show_page(fixed: str = "") -> Handler:

@@ -11,20 +11,23 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from types import GenericAlias
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from bridge.daemon.batching import Overloaded
 from bridge.daemon.bodies import Gone, whole_body
+from bridge.daemon.deadlines import Deadlines
 from bridge.daemon.gate import Gate, Refused
 from bridge.daemon.keys import Key
 from bridge.daemon.keys import Scope as KeyScope
+from bridge.daemon.logs import AccessLog
 from bridge.daemon.messages import Problem
 from bridge.daemon.metrics import Metrics
 from bridge.errors import (
@@ -52,10 +55,15 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 PROBLEM = "application/problem+json"
 
+_JSON = JSON.encode()
+
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+_PROCESS = secrets.token_hex(4)
+_numbers = count()
+"""The two make a request's id: other than any other, and no secret."""
+
 _log = logging.getLogger("bridge.daemon")
-_access = logging.getLogger("bridge.access")
 
 _STATUS: tuple[tuple[type[BridgeError], int], ...] = (
     (Overloaded, 429),
@@ -82,8 +90,7 @@ _INNER = "the engine cannot be asked just now; the daemon's log says more"
 """In place of a message that names hosts, and what went wrong with them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A request as a handler sees it."""
 
     body: Any
@@ -96,8 +103,7 @@ class Call:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """An answer with a status of its own, or of another form than JSON."""
 
     body: Any
@@ -140,61 +146,87 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     on_busy: tuple[tuple[str, str], ...] = ()
     """Headers of an answer 429, beside Retry-After."""
+    at_once: Callable[[Call], Any] | None = None
+    """The answer, if it is to be had without waiting for anything; otherwise None, and `handler` is asked."""
 
 
 class Endpoint:
     """An operation as an ASGI application."""
 
-    def __init__(self, operation: Operation, gate: Gate, metrics: Metrics, *, access_log: bool) -> None:
+    def __init__(
+        self, operation: Operation, gate: Gate, metrics: Metrics, deadlines: Deadlines, access: AccessLog | None
+    ) -> None:
         self.operation = operation
         self._gate = gate
         self._measure = metrics.measure(operation.name)
         takes: Any = operation.takes
         self._decode: Callable[[bytes], Any] | None = msgspec.json.Decoder(takes).decode if takes else None
         self._encode = msgspec.json.Encoder().encode
-        self._access_log = access_log
+        self._deadlines = deadlines
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         headers = dict(scope["headers"])
         identity = _request_id(headers)
         status, name = 500, ""
-        began = entered = False
-
-        async def sending(message: Message) -> None:
-            nonlocal began
-            began = True
-            await send(message)
-
+        entered = False
+        task = self._deadlines.begin()
         try:
-            if self.operation.scope is not None:
-                # Whether the daemon lives can be asked, however much it has to do.
-                self._gate.enter()
-                entered = True
-            async with asyncio.timeout(self._gate.limits.seconds):
+            try:
+                if self.operation.scope is not None:
+                    # Whether the daemon lives can be asked, however much it has to do.
+                    self._gate.enter()
+                    entered = True
                 reply, name = await self._answer(scope, headers, receive, identity)
+                body = reply.body if isinstance(reply.body, bytes) else self._encode(reply.body)
+            except Gone:
+                status = 499
+                return
+            except asyncio.CancelledError:
+                if not self._deadlines.end(task):
+                    raise
+                reply, body = self._problem(TimeoutError(), identity)
+            except Exception as error:
+                reply, body = self._problem(error, identity)
+            finally:
+                self._deadlines.end(task)
             status = reply.status
-            await _send(sending, reply, self._encode, identity)
-        except Gone:
-            status = 499
-        except Exception as error:
-            problem = self._problem(error, identity)
-            status = problem.body.status
-            if not began:
-                await _send(sending, problem, self._encode, identity)
+            await _send(send, reply, body, identity)
         finally:
             if entered:
                 self._gate.leave()
-            seconds = time.perf_counter() - started
-            self._measure(status, seconds)
-            if self._access_log:
-                _access.info(
-                    "%s %s %d",
-                    scope["method"],
-                    scope["path"],
-                    status,
-                    extra={"request_id": identity, "key": name, "milliseconds": round(seconds * 1e3, 3)},
-                )
+            self._count(scope["path"], status, identity, name, time.perf_counter() - started)
+
+    def at_once(self, listed: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes | None:
+        """The whole answer to a request with these headers and this body, as it is sent; see `Operation.at_once`.
+
+        None also where something is wrong with the request: what is said then is said in one place.
+        """
+        operation, gate = self.operation, self._gate
+        started = time.perf_counter()
+        headers = dict(listed)
+        if operation.at_once is None or gate.is_full or headers.get(b"content-type") != _JSON:
+            return None
+        try:
+            key = gate.check(operation.scope, {"method": operation.method}, headers)
+            identity = _request_id(headers)
+            call = Call(self._decode(body) if self._decode else None, {}, {}, key, JSON, identity)
+            found = operation.at_once(call)
+            if found is None:
+                return None
+            content = self._encode(found)
+        except Exception:
+            # The application comes to the same end, and says so.
+            return None
+        answer = _AT_ONCE % (operation.status, identity.encode(), len(content), content)
+        self._count(operation.path, operation.status, identity, key.name, time.perf_counter() - started)
+        return answer
+
+    def _count(self, path: str, status: int, identity: str, name: str, seconds: float) -> None:
+        self._measure(status, seconds)
+        if self._access is not None:
+            self._access(self.operation.method, path, status, identity, name, seconds)
 
     async def _answer(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, identity: str
@@ -202,7 +234,8 @@ class Endpoint:
         operation = self.operation
         key = self._gate.check(operation.scope, scope, headers)
         body: Any = None
-        kind = headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower().decode("latin-1")
+        given = headers.get(b"content-type", b"")
+        kind = JSON if given == _JSON else given.split(b";", 1)[0].strip().lower().decode("latin-1")
         if self._decode is not None:
             raw = await self._body(headers, receive)
             lines = operation.lines and kind in (NDJSON, "application/jsonl")
@@ -237,7 +270,7 @@ class Endpoint:
             raise Refused(413, f"the body has more than {most:,} bytes, which is all that is taken")
         return body
 
-    def _problem(self, error: Exception, identity: str) -> Reply:
+    def _problem(self, error: Exception, identity: str) -> tuple[Reply, bytes]:
         detail = str(error)
         headers: tuple[tuple[str, str], ...] = ()
         title = type(error).__name__
@@ -261,7 +294,7 @@ class Endpoint:
         if status == 429:
             headers += self.operation.on_busy
         problem = Problem(title=title, status=status, detail=detail, request_id=identity)
-        return Reply(problem, status, PROBLEM, headers)
+        return Reply(problem, status, PROBLEM, headers), self._encode(problem)
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
@@ -269,18 +302,26 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id")
     if given is not None and _ID.fullmatch(found := given.decode("latin-1")):
         return found
-    return secrets.token_hex(8)
+    return f"{_PROCESS}{next(_numbers):08x}"
 
 
-async def _send(send: Send, reply: Reply, encode: Callable[[Any], bytes], identity: str) -> None:
-    body = reply.body if isinstance(reply.body, bytes) else encode(reply.body)
+_ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+
+_AT_ONCE = (
+    b"HTTP/1.1 %d OK\r\n"
+    + b"".join(b"%b: %b\r\n" % pair for pair in ((b"content-type", _JSON), *_ALWAYS))
+    + b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
+)
+
+
+async def _send(send: Send, reply: Reply, body: bytes, identity: str) -> None:
     headers = [
         (b"content-type", reply.kind.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", identity.encode()),
-        (b"x-content-type-options", b"nosniff"),
-        (b"cache-control", b"no-store"),
+        *_ALWAYS,
     ]
-    headers += [(name.encode(), value.encode()) for name, value in reply.headers]
+    if reply.headers:
+        headers += [(name.encode(), value.encode()) for name, value in reply.headers]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -51,9 +51,14 @@ class Gate:
         self._names = _LOCAL | set(settings.hosts) if settings.is_loopback else None
         self.under_way = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether as many are under way as may be."""
+        return self.under_way >= self.limits.requests
+
     def enter(self) -> None:
         """Before a request; `leave` after it. Raises Refused where too many are under way."""
-        if self.under_way >= self.limits.requests:
+        if self.is_full:
             raise Refused(429, f"{self.limits.requests} requests are under way; try again in a moment")
         self.under_way += 1
 

@@ -12,6 +12,7 @@ import msgspec
 
 from bridge.baseline import baseline, baseline_body
 from bridge.daemon.attached import document_weights, query_weights
+from bridge.daemon.batching import SharedEncoder
 from bridge.daemon.endpoint import NDJSON, Call, Reply
 from bridge.daemon.gate import Refused
 from bridge.daemon.jobs import Jobs, new_id
@@ -41,12 +42,12 @@ from bridge.daemon.messages import (
 from bridge.daemon.messages import Jobs as JobList
 from bridge.daemon.metrics import Metrics
 from bridge.daemon.registering import register_index
-from bridge.daemon.service import Service, Way, is_light
+from bridge.daemon.service import Service, Way
 from bridge.daemon.work import Worker, as_lines
 from bridge.encode import Encoder
 from bridge.errors import BridgeError, IndexNotFound, UsageError
 from bridge.explain import explained
-from bridge.records import EncodedQuery, SparseVector, Turn
+from bridge.records import SparseVector, Turn
 from bridge.rewrite import Text
 from bridge.search import search
 
@@ -62,11 +63,17 @@ class Handlers:
     """The operations of one daemon."""
 
     def __init__(
-        self, service: Service, jobs: Jobs, worker: Worker, metrics: Metrics, threads: ThreadPoolExecutor
+        self,
+        service: Service,
+        jobs: Jobs,
+        worker: Worker,
+        metrics: Metrics,
+        threads: ThreadPoolExecutor,
+        cores: ThreadPoolExecutor,
     ) -> None:
         self._service, self._jobs, self._worker = service, jobs, worker
         self._metrics = metrics
-        self._threads = threads
+        self._threads, self._cores = threads, cores
         self._limits = service.settings.limits
 
     @property
@@ -77,16 +84,37 @@ class Handlers:
         """What waits for the engine, or for a model, does so on a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
+    async def _core(self, work: Callable[..., _Value], *arguments: Any) -> _Value:
+        """What computes does so on one thread for each core: more of them would only hold more at once."""
+        return await asyncio.get_running_loop().run_in_executor(self._cores, work, *arguments)
+
     # Asking
 
     async def rewrite(self, call: Call) -> Rewritten:
         asked: Rewrite = call.body
-        text = self._text(asked)
-        way = await self._way(asked)
-        if asked.ranked_by == "bm25":
-            return Rewritten(body=baseline_body(way.rewriter, text, **_words_page(asked)), dropped=0, pruned=0)
-        body, encoded = await self._quick(way, text, lambda: _body(way, text, asked))
-        return Rewritten(body=body, dropped=encoded.dropped, pruned=encoded.pruned)
+        text, way = self._text(asked), self._known(asked)
+        if way is None:
+            if asked.index:
+                way = await self._thread(self._service.way, asked, asked.index)
+            else:
+                way = await self._thread(self._service.offline, asked, asked.model or "")
+        if _is_quick(way, text):
+            return _rewritten(way, text, asked)
+        return await (self._core if way.light else self._thread)(_rewritten, way, text, asked)
+
+    def rewrite_at_once(self, call: Call) -> Rewritten | None:
+        """The same, where it takes less time than the way to another thread."""
+        asked: Rewrite = call.body
+        text, way = self._text(asked), self._known(asked)
+        return _rewritten(way, text, asked) if way is not None and _is_quick(way, text) else None
+
+    def _known(self, asked: Rewrite) -> Way | None:
+        """How it is asked, if that is at hand."""
+        if asked.index:
+            return self._service.known_way(asked, asked.index)
+        if asked.model:
+            return self._service.known_offline(asked, asked.model)
+        raise UsageError("name an index, or one of the daemon's models")
 
     async def search(self, call: Call) -> dict[str, Any]:
         asked: Search = call.body
@@ -115,24 +143,12 @@ class Handlers:
 
         return await self._thread(find)
 
-    async def _way(self, asked: Rewrite) -> Way:
-        if asked.index:
-            known = self._service.known_way(asked, asked.index)
-            if known is not None:
-                return known
-            return await self._thread(self._service.way, asked, asked.index)
-        if not asked.model:
-            raise UsageError("name an index, or one of the daemon's models")
-        return await self._thread(self._service.offline, asked, asked.model)
-
-    async def _quick(self, way: Way, text: Text, work: Callable[[], _Value]) -> _Value:
-        """`work`, at once where it is shorter than the way to another thread."""
-        if way.light and isinstance(text, str) and len(text) <= SHORT:
-            return work()
-        return await self._thread(work)
-
     def _text(self, asked: Asking) -> Text:
         """The question, or the conversation."""
+        if asked.text is not None and asked.rewritten is None and not asked.turns:
+            if len(asked.text) > self._limits.text_characters:
+                self._check_texts([asked.text])
+            return asked.text
         if (asked.text is None) == (not asked.turns):
             raise UsageError("ask with text, or with turns: one of the two")
         said = [asked.text, asked.rewritten, *(part for turn in asked.turns for part in (turn.question, turn.answer))]
@@ -157,8 +173,13 @@ class Handlers:
         encoder = await self._thread(find, asked.index or asked.model or "")
         query = asked.side == "query"
         work = encoder.encode_query if query else encoder.encode_document
-        light = query and is_light(encoder) and sum(map(len, asked.texts)) <= SHORT
-        vectors = work(asked.texts) if light else await self._thread(work, asked.texts)
+        if isinstance(encoder, SharedEncoder):
+            waited = (encoder.queries if query else encoder.documents).submit(asked.texts)
+            vectors = await asyncio.gather(*map(asyncio.wrap_future, waited))
+        elif query and sum(map(len, asked.texts)) <= SHORT:
+            vectors = work(asked.texts)
+        else:
+            vectors = await self._core(work, asked.texts)
         name = encoder.query_fingerprint if query else encoder.fingerprint
         return Encoded(model=name, vectors=[_shown(vector, asked.form) for vector in vectors])
 
@@ -347,10 +368,16 @@ def _words_page(asked: Asking) -> dict[str, Any]:
     return page | {"rewritten": asked.rewritten}
 
 
-def _body(way: Way, text: Text, asked: Rewrite) -> tuple[dict[str, Any], EncodedQuery]:
+def _is_quick(way: Way, text: Text) -> bool:
+    return way.light and isinstance(text, str) and len(text) <= SHORT
+
+
+def _rewritten(way: Way, text: Text, asked: Rewrite) -> Rewritten:
     rewriter = way.rewriter
+    if asked.ranked_by == "bm25":
+        return Rewritten(body=baseline_body(rewriter, text, **_words_page(asked)), dropped=0, pruned=0)
     encoded = rewriter.beside(rewriter.encode(text, rewritten=asked.rewritten), asked.filter)
-    return rewriter.body(encoded, **_page(asked)), encoded
+    return Rewritten(body=rewriter.body(encoded, **_page(asked)), dropped=encoded.dropped, pruned=encoded.pruned)
 
 
 def _shown(vector: SparseVector, form: str) -> dict[str, float]:

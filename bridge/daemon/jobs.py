@@ -72,11 +72,27 @@ class Running:
 
 
 class Jobs:
-    """Runs the jobs of a store, `most` at a time, in the order in which they came."""
+    """Runs the jobs of a store, `most` at a time, in the order in which they came.
 
-    def __init__(self, store: JobStore, work: Work, *, most: int = 1) -> None:
+    Args:
+        store: where they are kept.
+        work: does one.
+        most: how many run at once.
+        kept: of those that have ended; older ones are forgotten.
+        forget: is told the id of each that was done, and whether it is forgotten.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        work: Work,
+        *,
+        most: int = 1,
+        kept: int = 1000,
+        forget: Callable[[str, bool], None] = lambda name, whole: None,
+    ) -> None:
         self.store = store
-        self._work = work
+        self._work, self._kept, self._forget = work, kept, forget
         self._running: dict[str, Running] = {}
         self._changed = threading.Condition()
         self._closing = False
@@ -167,6 +183,9 @@ class Jobs:
         else:
             running.keep()
             self.store.end(job.id, "done", result=result)
+            self._forget(job.id, False)
+        for name in self.store.forget(self._kept):
+            self._forget(name, True)
 
 
 def new_id() -> str:

@@ -174,6 +174,16 @@ class JobStore:
             )
             return done.rowcount == 1
 
+    def forget(self, kept: int) -> list[str]:
+        """Forget the jobs that have ended, but for the `kept` newest of them; the ids."""
+        with self._transaction():
+            rows = self._connection.execute(
+                "DELETE FROM jobs WHERE number IN (SELECT number FROM jobs "
+                "WHERE state IN ('done', 'failed', 'cancelled') ORDER BY number DESC LIMIT -1 OFFSET ?) RETURNING id",
+                (kept,),
+            ).fetchall()
+        return [row[0] for row in rows]
+
     def counts(self) -> dict[str, int]:
         """State ─▶ how many jobs."""
         with self._lock:

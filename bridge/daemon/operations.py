@@ -48,7 +48,7 @@ def operations(handlers: Handlers) -> list[Operation]:
     h = handlers
     return [
         Operation("POST", "/v1/rewrite", "rewrite", "read", h.rewrite,
-                  "A question as a search body.", Rewrite, gives=Rewritten),
+                  "A question as a search body.", Rewrite, gives=Rewritten, at_once=h.rewrite_at_once),
         Operation("POST", "/v1/search", "search", "read", h.search,
                   "Ask an index; each hit says which tokens made its score.", Search, gives=Found),
         Operation("POST", "/v1/encode", "encode", "read", h.encode,

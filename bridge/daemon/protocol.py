@@ -1,4 +1,4 @@
-"""HTTP as uvicorn speaks it; head and body of an answer go together, and no body is lost to an offered protocol.
+"""HTTP as uvicorn speaks it, but that no body is lost to an offered protocol.
 
 Java's own client offers HTTP/2 with its requests (``Upgrade: h2c``), Apache's offers TLS. A server may take no notice
 (RFC 9110, 7.8); but the parser takes what follows such a request's head for the other protocol, and its body is lost.
@@ -6,49 +6,14 @@ Java's own client offers HTTP/2 with its requests (``Upgrade: h2c``), Apache's o
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
-class _Corked:
-    """A transport that writes a head with what follows it at once: each write wakes the reader, and takes its time."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._waiting: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        self._waiting.append(data)
-        if len(self._waiting) > 1:
-            self.flush()
-        else:
-            self._loop.call_soon(self.flush)
-
-    def flush(self) -> None:
-        """Write what waits."""
-        if self._waiting:
-            data, self._waiting = b"".join(self._waiting), []
-            if not self._transport.is_closing():
-                self._transport.write(data)
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
-
-
 class Protocol(HttpToolsProtocol):
     """Reads the body of a request whose offer is not taken as that of any other."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Corked(transport, self.loop))  # type: ignore[arg-type]
 
     def __init__(self, *arguments: object, **named: object) -> None:
         super().__init__(*arguments, **named)  # type: ignore[arg-type]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from bridge.daemon.app import make_app
+from bridge.daemon.connection import HEAD_SECONDS, AtOnce, Connection
 from bridge.daemon.logs import start_logging
-from bridge.daemon.protocol import Protocol
 from bridge.daemon.proxy import make_proxy
 from bridge.errors import SettingsError
 from bridge.servesettings import ServeSettings
@@ -49,7 +54,8 @@ def serve(settings: Settings, started: Callable[[str], None] = lambda url: None)
     Raises:
         SettingsError: the settings cannot be used.
     """
-    _run(make_app(settings), settings.serve, started, keep_alive=15)
+    app = make_app(settings)
+    _run(app, settings.serve, started, app.at_once)
 
 
 def proxy(settings: Settings, started: Callable[[str], None] = lambda url: None) -> None:
@@ -67,22 +73,35 @@ def proxy(settings: Settings, started: Callable[[str], None] = lambda url: None)
     _run(make_proxy(settings, settings.engine.url), own, started, keep_alive=3600)
 
 
-def _run(app: ASGIApp, own: ServeSettings, started: Callable[[str], None], *, keep_alive: int) -> None:
+def _run(
+    app: ASGIApp,
+    own: ServeSettings,
+    started: Callable[[str], None],
+    at_once: Mapping[tuple[bytes, bytes], AtOnce] = MappingProxyType({}),
+    *,
+    keep_alive: int = 15,
+) -> None:
     """`keep_alive` is for how many seconds a connection stays open with nothing said: clients of engines, which never
     close one, take it that the next request finds it open."""
+    limits = own.limits
+    connection = partial(
+        Connection, most=limits.connections, at_once=at_once, patience=min(HEAD_SECONDS, limits.seconds),
+        idle=keep_alive,
+    )  # fmt: skip
     with listening(own) as found:
         start_logging(own.log)
         config = uvicorn.Config(
             app,
+            http=cast("type[asyncio.Protocol]", connection),
             log_config=None,
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,
+            interface="asgi3",
+            ws="none",
             timeout_graceful_shutdown=_DRAIN,
             timeout_keep_alive=keep_alive,
-            http=Protocol,
-            ws="none",
-            proxy_headers=False,
             ssl_certfile=own.tls_certificate,
             ssl_keyfile=own.tls_key,
             lifespan="on",
@@ -138,4 +157,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            # What is here now stays: the collector need not look through it again while requests wait.
+            gc.collect()
+            gc.freeze()
             self._told()

@@ -194,39 +194,43 @@ class Service:
         """
         key = (index, *_options(asking))
         state = self.engine.require_index(index)
-        with self._lock:
-            kept = self._rewriters.get(key)
+        kept = self._known(key)
         if kept is None or (kept.uuid, kept.meta) != (state.uuid, state.meta):
             kept = _as_way(self._made(asking, index, state), state.uuid, state.meta)
         kept.until = time.monotonic() + FRESH
-        self._keep(key, kept)
-        return kept
+        return self._keep(key, kept)
 
-    def _keep(self, key: Hashable, kept: Way) -> None:
+    def known_way(self, asking: Asking, index: str) -> Way | None:
+        """The same, where it is at hand: without waiting for anything."""
+        kept = self._known((index, *_options(asking)))
+        return kept if kept is not None and time.monotonic() < kept.until else None
+
+    def offline(self, asked: Rewrite, name: str) -> Way:
+        """What turns questions into queries of one of the settings' models, for an index that is not asked."""
+        version = asked.version or NEWEST[asked.engine]
+        rewriter = QueryRewriter.load(
+            None, encoder=self.model(name), engine=asked.engine, version=version, kind=asked.kind,
+            nested_path=asked.nested_path, **_how(asked),
+        )  # fmt: skip
+        return self._keep(_offline_key(asked, name), _as_way(rewriter, "", {}))
+
+    def known_offline(self, asked: Rewrite, name: str) -> Way | None:
+        """The same, where it is at hand."""
+        return self._known(_offline_key(asked, name))
+
+    def _known(self, key: Hashable) -> Way | None:
+        with self._lock:
+            found = self._rewriters.get(key)
+            if found is not None:
+                self._rewriters.move_to_end(key)
+            return found
+
+    def _keep(self, key: Hashable, kept: Way) -> Way:
         with self._lock:
             self._rewriters[key] = kept
             self._rewriters.move_to_end(key)
             if len(self._rewriters) > MOST_REWRITERS:
                 self._rewriters.popitem(last=False)
-
-    def known_way(self, asking: Asking, index: str) -> Way | None:
-        """The same, where it is at hand: without waiting for anything."""
-        kept = self._rewriters.get((index, *_options(asking)))
-        return kept if kept is not None and time.monotonic() < kept.until else None
-
-    def offline(self, asked: Rewrite, name: str) -> Way:
-        """What turns questions into queries of one of the settings' models, for an index that is not asked."""
-        key = ("", name, asked.engine, asked.version, asked.kind, asked.nested_path, *_options(asked))
-        with self._lock:
-            kept = self._rewriters.get(key)
-        if kept is None:
-            version = asked.version or NEWEST[asked.engine]
-            rewriter = QueryRewriter.load(
-                None, encoder=self.model(name), engine=asked.engine, version=version, kind=asked.kind,
-                nested_path=asked.nested_path, **_how(asked),
-            )  # fmt: skip
-            kept = _as_way(rewriter, "", {})
-        self._keep(key, kept)
         return kept
 
     def _made(self, asking: Asking, index: str, state: IndexState) -> QueryRewriter:
@@ -259,6 +263,10 @@ def _options(asking: Asking) -> tuple[Hashable, ...]:
         asking.analyzer, asking.model_id, asking.inference_id, asking.hybrid, asking.fusion, asking.fuse, asking.depth,
         asking.rank_constant, asking.pipeline,
     )  # fmt: skip
+
+
+def _offline_key(asked: Rewrite, name: str) -> tuple[Hashable, ...]:
+    return ("", name, asked.engine, asked.version, asked.kind, asked.nested_path, *_options(asked))
 
 
 def _hybrid(asking: Asking) -> Hybrid | None:

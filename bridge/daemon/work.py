@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -54,6 +55,13 @@ class Worker:
                 os.fsync(file.fileno())
         except OSError as error:
             raise SourceError(f"the documents cannot be kept until they are ingested: {error.strerror}") from error
+
+    def forget(self, name: str, whole: bool) -> None:
+        """Take away the documents of a job that is done; with `whole` all that is kept of it."""
+        if whole:
+            shutil.rmtree(self.folder(name), ignore_errors=True)
+        else:
+            (self.folder(name) / DOCUMENTS).unlink(missing_ok=True)
 
     def allowed(self, named: str) -> Path:
         """A file or folder that a request names, if it is under one of the roots.

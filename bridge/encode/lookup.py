@@ -17,6 +17,7 @@ import numpy as np
 
 from bridge.encode.base import TokenVocabulary
 from bridge.encode.folder import TABLE_FILES, find_table, read_json, separator_token, sha256, tokenizer_length
+from bridge.encode.knownwords import KnownWords
 from bridge.errors import ModelFormatError, UsageError
 from bridge.offsets import PromptedOffsets, Span, TokenizerOffsets, TokenOffsets, TokenWindow
 from bridge.records import SparseVector, Weights
@@ -56,6 +57,7 @@ class Wordpieces:
         # Whoever asks offline needs no name for this, and starts sooner without.
         self._content = path.read_bytes()
         self._cutters: dict[int, Tokenizer] = {}
+        self._known = KnownWords(self.tokenizer, content)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -77,6 +79,8 @@ class Wordpieces:
 
     def all_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The same, with the special tokens that stand in a text as words, and `[UNK]`."""
+        if len(texts) == 1 and (known := self._known.ids(texts[0])) is not None:
+            return [known]
         encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [one.ids for one in encoded]
 

@@ -183,3 +183,17 @@ def test_only_the_last_lines_are_kept(store: JobStore, work: Work) -> None:
     until(lambda: state(store, name) == "done")
     assert store.require(name).said == [f"step {number}" for number in range(30, 50)]
     assert jobs.close(5)
+
+
+def test_what_ended_long_ago_is_forgotten(store: JobStore, work: Work) -> None:
+    told: list[tuple[str, bool]] = []
+    jobs = Jobs(store, work, kept=2, forget=lambda name, whole: told.append((name, whole)))
+    names = [jobs.add("ingest", "a", "", b"0").id for _ in range(3)]
+    failed = jobs.add("ingest", "a", "", b"fail").id
+    jobs.start()
+    until(lambda: state(store, failed) == "failed")
+    assert jobs.close(5)
+    # Of one that failed nothing is taken away: it may be resumed.
+    assert [name for name, whole in told if not whole] == names
+    assert [name for name, whole in told if whole] == names[:2]
+    assert [job.id for job in store.newest()] == [failed, names[2]]
