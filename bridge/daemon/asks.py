@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from bridge.daemon.forwarding import Forwarder, Other
+from bridge.daemon.forwarding import Other
 from bridge.daemon.messages import Asking
 from bridge.daemon.searchbody import Asked, Fields, fields_of, mget, msearch, says_what
-from bridge.daemon.service import Service
-from bridge.daemon.taken import pairs, take, with_more
+from bridge.daemon.taken import Taker, pairs, take, with_more
 from bridge.indexmodel import IndexModel
-
-_Value = TypeVar("_Value")
 
 _PLAIN = Asking()
 _SHORT = 4_000
 """Bytes of a body that may be read in the event loop's own time."""
 
 
-class Asks:
+class Asks(Taker):
     """Takes in hand what is asked of `indexes`."""
-
-    def __init__(
-        self,
-        service: Service,
-        forwarder: Forwarder,
-        indexes: Collection[str],
-        threads: ThreadPoolExecutor,
-    ) -> None:
-        self._service, self._forwarder, self._indexes, self._threads = service, forwarder, indexes, threads
-        self._most = service.settings.limits.body_bytes
-
-    async def _aside(self, work: Callable[..., _Value], *arguments: Any) -> _Value:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     def _asked(self, index: str) -> Asked | None:
         model = self._service.model_of(index) if index in self._indexes else None

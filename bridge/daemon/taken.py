@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope
 
 from bridge.daemon.bodies import PACKINGS, Unpacker, whole_body
-from bridge.daemon.forwarding import Headers, Other
+from bridge.daemon.forwarding import Forwarder, Headers, Other
 from bridge.daemon.gate import Refused
+from bridge.daemon.service import Service
+
+_Value = TypeVar("_Value")
+
+
+class Taker:
+    """What takes requests for `indexes` in hand; of a body it keeps no more at once than the settings' limit."""
+
+    def __init__(
+        self, service: Service, forwarder: Forwarder, indexes: Collection[str], threads: ThreadPoolExecutor
+    ) -> None:
+        self._service, self._forwarder, self._indexes, self._threads = service, forwarder, indexes, threads
+        self._most = service.settings.limits.body_bytes
+
+    async def _aside(self, work: Callable[..., _Value], *arguments: Any) -> _Value:
+        """What waits for the engine, or for a model, does so on a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -16,33 +14,17 @@ from bridge.daemon.bodies import PACKINGS, Unpacker, parts_of, read_json
 from bridge.daemon.bulkbody import BulkReader, embed, spliced, written
 from bridge.daemon.bulkrounds import needs_rounds, send_in_rounds
 from bridge.daemon.embedding import Embedding
-from bridge.daemon.forwarding import AS_IT_CAME, Forwarder, Other, answered
+from bridge.daemon.forwarding import AS_IT_CAME, Other, answered
 from bridge.daemon.gate import Refused
-from bridge.daemon.service import Service
-from bridge.daemon.taken import encoding_of, header, is_json, pairs, take, unpacked
-
-_Value = TypeVar("_Value")
+from bridge.daemon.taken import Taker, encoding_of, header, is_json, pairs, take, unpacked
 
 _PLACE = ("if_seq_no", "if_primary_term")
 _BLOCK = 1_000_000
 """Bytes of a large `_bulk` body that are looked at together."""
 
 
-class Writes:
-    """Takes in hand what is written to `indexes`; `most` bytes of a request are kept at once."""
-
-    def __init__(
-        self,
-        service: Service,
-        forwarder: Forwarder,
-        indexes: Collection[str],
-        threads: ThreadPoolExecutor,
-    ) -> None:
-        self._service, self._forwarder, self._indexes, self._threads = service, forwarder, indexes, threads
-        self._most = service.settings.limits.body_bytes
-
-    async def _aside(self, work: Callable[..., _Value], *arguments: Any) -> _Value:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+class Writes(Taker):
+    """Takes in hand what is written to `indexes`."""
 
     def _embedding(self, index: str) -> Embedding | None:
         """How an index's documents get vectors, as it is now: its alias may have moved to another model's index."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +12,12 @@ import pytest
 
 from bridge import node
 from bridge.engines import Engine, open_engine
-from bridge.node.state import is_ours, live_state
 from bridge.settings import EngineSettings
 from tests.conftest import NODE_CACHE
 from tests.faults.corpus import State, state_of, write_corpus
 from tests.faults.engines import ENGINES, only_torture
 from tests.faults.running import Done, Load, is_restored, load
-from tests.nodes import open_folder, start_node, stop_node
+from tests.nodes import kill_node, open_folder, start_node, stop_node
 
 DOCUMENTS = 20_000
 KILLS = 5
@@ -51,11 +48,7 @@ class Mortal:
         return node.NodePaths(NODE_CACHE, self.folder)
 
     def kill(self) -> None:
-        state = live_state(self.paths)
-        assert state is not None
-        os.kill(state.pid, signal.SIGKILL)
-        while is_ours(state):
-            time.sleep(0.02)
+        kill_node(self.paths)
 
 
 @pytest.fixture(scope="module")

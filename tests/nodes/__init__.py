@@ -6,7 +6,10 @@ does both. Nothing here is part of the product.
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,7 @@ from bridge.node import NodePaths, stop
 from bridge.node.assemble import assemble
 from bridge.node.java import Java, find_java
 from bridge.node.process import start_node as _start_node
+from bridge.node.state import is_ours, live_state, wait_gone
 from tests.nodes.compile import equip
 from tests.nodes.java17 import find_java17
 from tests.nodes.recipes import ELASTICSEARCH_8, ELASTICSEARCH_9, OPENSEARCH_ML, RECIPES
@@ -43,6 +47,16 @@ def start_node(name: str, folder: Path, *, timeout: float = 180) -> str:
 def stop_node(folder: Path) -> bool:
     """Stop the node whose data lie under `folder`; False when none was running."""
     return stop(NodePaths(NodePaths.default().cache, folder))
+
+
+def kill_node(paths: NodePaths) -> None:
+    """SIGKILL; over when its process is gone."""
+    state = live_state(paths)
+    assert state is not None
+    os.kill(state.pid, signal.SIGKILL)
+    while is_ours(state):
+        time.sleep(0.02)
+    wait_gone(state)
 
 
 @contextmanager

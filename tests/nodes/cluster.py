@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +14,7 @@ import pytest
 from bridge.node import NodePaths, stop
 from bridge.node.process import start_node
 from bridge.node.recipe import Recipe
-from bridge.node.state import is_ours, live_state, wait_gone
+from tests.nodes import kill_node
 from tests.nodes.recipes import OPENSEARCH_CONNECTING
 
 HEAP = "640m"
@@ -39,12 +36,7 @@ class Member:
 
     def kill(self) -> None:
         """SIGKILL; over when its process is gone."""
-        state = live_state(self.paths)
-        assert state is not None
-        os.kill(state.pid, signal.SIGKILL)
-        while is_ours(state):
-            time.sleep(0.02)
-        wait_gone(state)
+        kill_node(self.paths)
 
 
 @contextmanager
