@@ -60,7 +60,9 @@ class Connection(Protocol):
         """Of the request that is read, as long as the application does not know of it."""
         self._body = b""
         self._waits_since: float | None = None
-        """For a request's head, or for the rest of one; None while one is answered."""
+        """For a request, or for the rest of one; None while one is answered."""
+        self._between = True
+        """No request has begun that has not ended."""
         self._came = 0
         """Bytes since the last end of a head or a part of a body."""
         self._unread = 0
@@ -86,8 +88,6 @@ class Connection(Protocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if not self._came and self._waits_since is not None:
-            self._waits_since = self.loop.time()
         self._came += len(data)
         super().data_received(data)
         if self._asked is not None:
@@ -103,13 +103,18 @@ class Connection(Protocol):
     # What the parser finds; it stops at an exception, and uvicorn answers 400.
 
     def on_message_begin(self) -> None:
+        if self._body_only:
+            # The application has the head already.
+            return
         if len(self.pipeline) >= PIPELINED:
             raise ValueError("too many requests before an answer")
+        self._between = False
+        if self._waits_since is not None:
+            self._waits_since = self.loop.time()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         if self._body_only:
-            # The application has the head already.
             return
         if len(self.headers) > HEADERS:
             raise ValueError("too many headers")
@@ -132,7 +137,7 @@ class Connection(Protocol):
             self._body += body
 
     def on_message_complete(self) -> None:
-        self._came = 0
+        self._came, self._between = 0, True
         if self._asked is not None:
             answer = self._asked(self.headers, self._body)
             if answer is not None:
@@ -167,10 +172,11 @@ class Connection(Protocol):
         """End the connection if its client has had its time."""
         now, closing = self.loop.time(), self.transport.is_closing()
         waited = 0.0 if self._waits_since is None or closing else now - self._waits_since
-        if self._came and waited > self._patience:
-            self._refuse(408, "the request's head did not come in time")
-        elif not self._came and waited > self._idle:
-            self.transport.close()
+        if waited > (self._idle if self._between and not self._came else self._patience):
+            if self._came:
+                self._refuse(408, "the request's head did not come in time")
+            else:
+                self.transport.close()
         unread = self._gathering.get_write_buffer_size()
         if not unread and not closing:
             self._unread_since = None
