@@ -186,6 +186,15 @@ def test_another_place_and_the_default_pipeline(house: House) -> None:
         assert "vitamin" in vectors(engine, index)["plain"]["embedding"]
         engine.request("PUT", f"/{index}/_doc/blank", body=encode({"title": "  "}))
         assert "embedding" not in vectors(engine, index)["blank"]
+        # Whoever reads a document and writes it back brings a vector along, whose tokens may hold dots.
+        brought = {"title": "no ... dots", "embedding": {".": 1.5, "old": 2.0}, HASH_FIELD: "x"}
+        engine.request("PUT", f"/{index}/_doc/brought", body=encode(brought))
+        stored = vectors(engine, index)["brought"]
+        assert stored.keys() == {"title", "embedding"}
+        assert "dots" in stored["embedding"]
+        assert "old" not in stored["embedding"]
+        engine.request("PUT", f"/{index}/_doc/brought", body=encode({"text": " ", "embedding": {"old": 2.0}}))
+        assert "embedding" not in vectors(engine, index)["brought"]
         with pytest.raises(RequestRejected, match="a text field is an object"):
             engine.request("PUT", f"/{index}/_doc/object", body=encode({"title": {"x": "y"}}))
         # A load of the bridge goes round the pipeline.
