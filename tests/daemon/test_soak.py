@@ -344,6 +344,7 @@ def part(samples: Sequence[float], start: float, end: float) -> float:
     return fmean(samples[int(len(samples) * start) : int(len(samples) * end)])
 
 
+@pytest.mark.timeout(int(SECONDS) + 300)
 def test_clients_of_all_sorts(
     bridge: Callable[..., tuple[int, str, str]], index: str, opensearch_url: str, tmp_path: Path
 ) -> None:
