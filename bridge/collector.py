@@ -19,7 +19,9 @@ _running: list[tuple[int, int, int]] = []
 def collecting_seldom() -> Iterator[None]:
     """Documents under way are many objects without cycles: looking for these takes a quarter of a load's time.
 
-    The thresholds are the process's: the first load to begin raises them, and the last one to end puts them back.
+    The thresholds are the process's: the first load to begin raises them, and the last one to end puts them back. What
+    loads leave behind is looked for then: a process that does one after the other, as the daemon does, makes so little
+    besides that Python would not look for it by itself.
     """
     with _lock:
         _running.append(_running[0] if _running else gc.get_threshold())
@@ -33,3 +35,4 @@ def collecting_seldom() -> Iterator[None]:
             if not _running:
                 gc.set_threshold(*before)
                 gc.unfreeze()
+                gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 
@@ -32,3 +33,16 @@ def test_of_loads_side_by_side_the_last_to_end_puts_the_thresholds_back() -> Non
     assert gc.get_threshold()[0] > before[0]
     second.__exit__(None, None, None)
     assert gc.get_threshold() == before
+
+
+def test_what_a_load_leaves_behind_is_gone_with_it() -> None:
+    class Leaf:
+        pass
+
+    with collecting_seldom():
+        leaf = Leaf()
+        leaf.itself = leaf  # type: ignore[attr-defined]
+        left = weakref.ref(leaf)
+        del leaf
+        assert left() is not None
+    assert left() is None
