@@ -71,7 +71,7 @@ def test_every_template_is_a_json_object_in_a_products_folder_whose_slots_are_wh
     text = path.read_text("utf-8")
     assert isinstance(json.loads(text), dict)
     assert [
-        string for string in re.findall(r'"([^"]*\$[^"]*)"', text) if not re.fullmatch(r"\$\{[a-z_]+\}", string)
+        string for string in re.findall(r'"([^"]*\$\{[^"]*)"', text) if not re.fullmatch(r"\$\{[a-z_]+\}", string)
     ] == []
 
 

@@ -10,7 +10,7 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,13 @@ class Runner:
         catch, headers = more.pop("catch", None), more.pop("headers", None)
         expected, allowed = more.pop("warnings", []), more.pop("allowed_warnings", [])
         more.pop("node_selector", None)
-        ((name, arguments),) = more.items()
+        # Some tests name several, one after the other, where one is meant.
+        for name, arguments in more.items():
+            self._call(name, arguments, catch, headers, expected, allowed)
+
+    def _call(
+        self, name: str, arguments: Any, catch: Any, headers: Any, expected: Sequence[str], allowed: Sequence[str]
+    ) -> None:
         call: Any = self._client
         for part in name.split("."):
             call = getattr(call, part)
