@@ -212,6 +212,11 @@ def query_tokens(vector: SparseVector) -> dict[str, float]:
     return dict(zip(tokens, weights))  # noqa: B905 (of one vector, so of one length; strict costs a tenth of the call)
 
 
+def query_ids(vector: SparseVector) -> dict[str, float]:
+    """The same by token ids, as decimal strings: how OpenSearch's `sparse_vector` is asked."""
+    return dict(zip(map(str, vector.ids.tolist()), short_weights(vector), strict=True))
+
+
 def short_weights(vector: SparseVector) -> list[float]:
     """As `shortest`, of a query's weights: they come from a table, and the same ones again and again."""
     return [_short[weight] for weight in vector.weights.tolist()]

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from bridge import templates
 from bridge.engines import Engine, IndexState
 from bridge.engines.base import path_part
 from bridge.errors import IndexNotFound, UsageError
 from bridge.indexmodel import IndexModel, attached_name, encodes_itself
+from bridge.records import HASH_FIELD, Product
 
 __all__ = ["Attachment", "Daemon", "Steps", "Wanted", "wanted"]
 
@@ -95,19 +97,42 @@ class Steps:
         if encodes_itself(asked.state):
             what = f"index {asked.state.name} has no default pipeline any more"
             self.do(what, engine.put_settings, asked.state.name, {_DEFAULT: None})
-        if get_pipeline(engine, asked.name) is not None:
-            path = f"/_ingest/pipeline/{path_part(asked.name)}"
-            self.do(f"delete ingest pipeline {asked.name}", engine.request, "DELETE", path)
+        if get_pipeline(engine, asked) is not None:
+            self.do(f"delete ingest pipeline {asked.name}", engine.request, "DELETE", pipeline_path(asked))
 
 
-def get_pipeline(engine: Engine, name: str) -> dict[str, Any] | None:
-    """An ingest pipeline; None where there is none of that name."""
+def pipeline_path(asked: Wanted) -> str:
+    """Where the ingest pipeline is put, and asked for."""
+    return f"/_ingest/pipeline/{path_part(asked.name)}"
+
+
+def get_pipeline(engine: Engine, asked: Wanted) -> dict[str, Any] | None:
+    """The ingest pipeline that is there; None where there is none."""
     try:
-        found = engine.request("GET", f"/_ingest/pipeline/{path_part(name)}")
+        found = engine.request("GET", pipeline_path(asked))
     except IndexNotFound:
         return None
-    there: dict[str, Any] | None = found.get(name)
+    there: dict[str, Any] | None = found.get(asked.name)
     return there
+
+
+def pipeline(product: Product, asked: Wanted, model: str, **slots: Any) -> dict[str, Any]:
+    """The ingest pipeline that is wanted: the text fields, joined, are encoded by `model`.
+
+    Args:
+        slots: what the product's template wants besides.
+    """
+    body: dict[str, Any] = templates.fill(
+        templates.load_template("pipelines", product, "attached"),
+        {
+            "text_fields": list(asked.model.text_fields),
+            "model": model,
+            "field": asked.model.field,
+            "hash_field": HASH_FIELD,
+            **slots,
+        },
+    )
+    return body
 
 
 @dataclass(frozen=True, slots=True)

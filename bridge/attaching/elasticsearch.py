@@ -8,22 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 from bridge import templates
-from bridge.attaching import Attachment, Daemon, Steps, Wanted
+from bridge.attaching import Attachment, Daemon, Steps, Wanted, pipeline, pipeline_path
 from bridge.engines import Engine
 from bridge.engines.base import encode, path_part
 from bridge.errors import EngineForbidden, IndexNotFound, RequestRejected, UnsupportedByEngine
-from bridge.records import HASH_FIELD
 
 SINCE = (8, 19, 0)
 
 
-def requests(asked: Wanted, daemon: Daemon) -> dict[str, dict[str, Any]]:
-    """What has to be put: the path of each request ─▶ its body, the key in it left out as ``${DAEMON_KEY}``."""
-    return _requests(asked, daemon, "${DAEMON_KEY}" if daemon.key else None)
-
-
-def _requests(asked: Wanted, daemon: Daemon, key: str | None) -> dict[str, dict[str, Any]]:
-    name = asked.state.name
+def requests(asked: Wanted, daemon: Daemon, key: str | None) -> dict[str, dict[str, Any]]:
+    """What has to be put: the path of each request ─▶ its body, with `key` in the place of the daemon's."""
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = "Bearer ${api_key}"
@@ -31,25 +25,17 @@ def _requests(asked: Wanted, daemon: Daemon, key: str | None) -> dict[str, dict[
         templates.load_template("pipelines", "elasticsearch", "inference"),
         {
             "secrets": {"api_key": key} if key else None,
-            "url": daemon.at(f"/v1/indexes/{path_part(name)}/inference"),
+            "url": daemon.at(f"/v1/indexes/{path_part(asked.state.name)}/inference"),
             "headers": headers,
             # The templates of this service stand without quotes: it writes them itself.
             "request": '{"texts": ${input}, "side": ${input_type}}',
         },
     )
-    pipeline = templates.fill(
-        templates.load_template("pipelines", "elasticsearch", "attached"),
-        {
-            "text_fields": list(asked.model.text_fields),
-            "model": asked.name,
-            "field": asked.model.field,
-            "hash_field": HASH_FIELD,
-        },
-    )
-    return {
-        f"/_inference/sparse_embedding/{path_part(asked.name)}": endpoint,
-        f"/_ingest/pipeline/{path_part(asked.name)}": pipeline,
-    }
+    return {_endpoint(asked): endpoint, pipeline_path(asked): pipeline("elasticsearch", asked, asked.name)}
+
+
+def _endpoint(asked: Wanted) -> str:
+    return f"/_inference/sparse_embedding/{path_part(asked.name)}"
 
 
 def check(engine: Engine, asked: Wanted) -> None:
@@ -84,9 +70,9 @@ def attach(
     """
     check(engine, asked)
     steps = Steps(dry_run)
-    for path, body in _requests(asked, daemon, daemon.key).items():
-        if path.startswith("/_inference") and not dry_run:
-            _delete_endpoint(engine, path)
+    if not dry_run:
+        _delete_endpoint(engine, asked)
+    for path, body in requests(asked, daemon, daemon.key).items():
         steps.do(f"PUT {path}", engine.request, "PUT", path, body=encode(body))
     if default:
         steps.make_default(engine, asked)
@@ -97,14 +83,13 @@ def detach(engine: Engine, asked: Wanted, *, dry_run: bool = False) -> list[str]
     """Take away what `attach` has put; what was done, in order."""
     steps = Steps(dry_run)
     steps.delete_pipeline(engine, asked)
-    endpoint = f"/_inference/sparse_embedding/{path_part(asked.name)}"
-    steps.do(f"DELETE {endpoint}", _delete_endpoint, engine, endpoint)
+    steps.do(f"DELETE {_endpoint(asked)}", _delete_endpoint, engine, asked)
     return steps.done
 
 
-def _delete_endpoint(engine: Engine, path: str) -> None:
+def _delete_endpoint(engine: Engine, asked: Wanted) -> None:
     # An endpoint is not replaced by putting another, and one that a pipeline or field names is deleted by force only.
     try:
-        engine.request("DELETE", path, params={"force": "true"})
+        engine.request("DELETE", _endpoint(asked), params={"force": "true"})
     except IndexNotFound:
         return

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge import templates
-from bridge.attaching import Attachment, Daemon, Steps, Wanted, get_pipeline
+from bridge.attaching import Attachment, Daemon, Steps, Wanted, get_pipeline, pipeline, pipeline_path
 from bridge.engines import Engine
 from bridge.engines.base import encode, path_part
 from bridge.errors import EngineError, IndexNotFound, RequestRejected, UnsupportedByEngine
-from bridge.records import HASH_FIELD
 from bridge.tokens import by_ids
 
 Side = Literal["document", "query"]
@@ -66,11 +65,12 @@ def attach(
         models[side] = model = model or cluster.required(name)
         if not cluster.is_deployed(model):
             steps.do(f"deploy model {name}", cluster.deploy, model)
-    pipeline = _pipeline(asked, engine, models["document"])
-    there = get_pipeline(engine, asked.name)
-    if there is None or not templates.covers(there, pipeline):
-        path = f"/_ingest/pipeline/{path_part(asked.name)}"
-        steps.do(f"put ingest pipeline {asked.name}", engine.request, "PUT", path, body=encode(pipeline))
+    # Documents come to a processor one by one before 2.15, which does not know the word.
+    batch = _BATCH if engine.info().version >= (2, 15, 0) else None
+    body = pipeline("opensearch", asked, models["document"], batch_size=batch)
+    there = get_pipeline(engine, asked)
+    if there is None or not templates.covers(there, body):
+        steps.do(f"put ingest pipeline {asked.name}", engine.request, "PUT", pipeline_path(asked), body=encode(body))
     if default:
         steps.make_default(engine, asked)
     return Attachment(steps.done, asked.name, {f"{side}_model": models[side] for side in SIDES})
@@ -120,21 +120,6 @@ def _connector(asked: Wanted, daemon: Daemon, side: Side) -> dict[str, Any]:
     return body
 
 
-def _pipeline(asked: Wanted, engine: Engine, model: str) -> dict[str, Any]:
-    body: dict[str, Any] = templates.fill(
-        templates.load_template("pipelines", "opensearch", "attached"),
-        {
-            "text_fields": list(asked.model.text_fields),
-            "model": model,
-            "field": asked.model.field,
-            "hash_field": HASH_FIELD,
-            # Documents come to a processor one by one before 2.15, which does not know the word.
-            "batch_size": _BATCH if engine.info().version >= (2, 15, 0) else None,
-        },
-    )
-    return body
-
-
 @dataclass(frozen=True, slots=True)
 class _Cluster:
     """The part of the ml plugin's interface that is needed."""
@@ -145,8 +130,7 @@ class _Cluster:
         info = self.engine.info()
         if info.product != "opensearch":
             raise UnsupportedByEngine(f"{info} answers at {self.engine.url}: it has no ml plugin to be attached to")
-        rows = self.engine.request("GET", "/_cat/plugins", params={"format": "json", "h": "component"})
-        if "opensearch-ml" not in {str(row.get("component")) for row in rows}:
+        if not info.capabilities.remote_models:
             raise UnsupportedByEngine(
                 f"{info} at {self.engine.url} has no ml plugin (opensearch-ml), which calls remote models; "
                 "bring documents in with bridge ingest, or through bridge proxy"

@@ -40,39 +40,30 @@ def attach(
     bridge attach opensearch articles --daemon http://10.0.0.7:8090 --default
     bridge attach opensearch articles --remove
     """  # fmt: skip
-    from bridge.attaching import Daemon, wanted
+    from bridge.attaching import Daemon, elasticsearch, opensearch, wanted
 
     if remove == bool(daemon_url):
         raise UsageError("name the daemon with --daemon, or ask for --remove: one of the two")
+    twin = opensearch if product == "opensearch" else elasticsearch
     with state.connect() as engine:
         if engine.info().product != product:
             raise UsageError(f"{engine.info()} answers at {engine.url}, which is no {product}")
         asked = wanted(engine, index)
         if remove:
-            return _removed(state, product, engine, asked, dry_run=dry_run)
+            return _removed(state, asked.state.name, twin.detach(engine, asked, dry_run=dry_run))
         daemon = Daemon(str(daemon_url), os.environ.get(KEY) or None)
         _look(state, daemon)
-        if product == "opensearch":
-            from bridge.attaching import opensearch
-
-            made = opensearch.attach(engine, asked, daemon, default=default, dry_run=dry_run)
-        else:
-            from bridge.attaching import elasticsearch
-
+        if twin is elasticsearch:
             elasticsearch.check(engine, asked)
             if not elasticsearch.has_inference(engine):
                 return _print(state, engine, asked, daemon)
-            made = elasticsearch.attach(engine, asked, daemon, default=default, dry_run=dry_run)
+        made = twin.attach(engine, asked, daemon, default=default, dry_run=dry_run)
     return _show(state, index, made)
 
 
-def _removed(state: State, /, product: str, engine: Engine, asked: Wanted, *, dry_run: bool) -> int:
-    from bridge.attaching import elasticsearch, opensearch
-
-    twin = opensearch if product == "opensearch" else elasticsearch
-    steps = twin.detach(engine, asked, dry_run=dry_run)
+def _removed(state: State, /, index: str, steps: list[str]) -> int:
     if state.json:
-        state.out({"index": asked.state.name, "steps": steps})
+        state.out({"index": index, "steps": steps})
     else:
         click.echo("\n".join(steps or ["nothing was there"]))
     return 0
@@ -107,7 +98,7 @@ def _print(state: State, /, engine: Engine, asked: Wanted, daemon: Daemon) -> in
 
     from bridge.attaching.elasticsearch import requests
 
-    found: dict[str, Any] = requests(asked, daemon)
+    found: dict[str, Any] = requests(asked, daemon, "${DAEMON_KEY}" if daemon.key else None)
     state.say(f"{engine.info()} at {engine.url} has no inference endpoints: nothing was put, this is what would be")
     if state.json:
         state.out({"index": asked.state.name, "requests": found})

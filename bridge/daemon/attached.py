@@ -9,8 +9,7 @@ from bridge.daemon.service import Service
 from bridge.dialects.opensearch import bounded
 from bridge.errors import DocumentError, UsageError
 from bridge.prepare import prepare
-from bridge.records import SparseVector
-from bridge.tokens import field_value, query_keys, query_tokens, seismic_value, short_weights
+from bridge.tokens import field_value, query_ids, query_keys, query_tokens, seismic_value
 
 Weights = dict[str, float]
 
@@ -52,11 +51,7 @@ def query_weights(service: Service, index: str, texts: Sequence[str], *, ids: bo
         vector = query.sparse
         if vector is None:
             raise UsageError(f"index {index} is asked by a model in the cluster")
-        tokens = _by_ids(vector) if ids else query_tokens(vector) if opensearch else query_keys(vector)
+        tokens = query_ids(vector) if ids else query_tokens(vector) if opensearch else query_keys(vector)
         # Nothing of an answer can undo the scaling; it changes no order of hits.
         found.append(bounded(tokens)[0] if opensearch else tokens)
     return found
-
-
-def _by_ids(vector: SparseVector) -> Weights:
-    return {str(i): weight for i, weight in zip(vector.ids.tolist(), short_weights(vector), strict=True)}

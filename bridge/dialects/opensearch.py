@@ -6,7 +6,7 @@ from bridge.dialects.features import Query, rank_feature
 from bridge.dialects.seismic import Seismic
 from bridge.errors import UnsupportedByEngine
 from bridge.records import SparseVector
-from bridge.tokens import MAX_SEISMIC_ID, query_tokens, short_weights
+from bridge.tokens import MAX_SEISMIC_ID, query_ids, query_tokens
 
 __all__ = ["neural_sparse", "rank_feature", "seismic"]
 
@@ -35,10 +35,9 @@ def seismic(field: str, vector: SparseVector, *, k: int, how: Seismic = SEISMIC)
     Raises:
         UnsupportedByEngine: an id is past what the field takes.
     """
-    ids = vector.ids.tolist()
-    if ids and ids[-1] > MAX_SEISMIC_ID:
-        raise UnsupportedByEngine(f"token id {ids[-1]} is past {MAX_SEISMIC_ID}, the last that sparse_vector takes")
-    tokens, boost = bounded({str(i): weight for i, weight in zip(ids, short_weights(vector), strict=True)})
+    if len(vector) and (last := int(vector.ids[-1])) > MAX_SEISMIC_ID:
+        raise UnsupportedByEngine(f"token id {last} is past {MAX_SEISMIC_ID}, the last that sparse_vector takes")
+    tokens, boost = bounded(query_ids(vector))
     parameters = how.parameters(k, len(tokens))
     return {"neural_sparse": {field: {"query_tokens": tokens, "method_parameters": parameters, **boost}}}
 

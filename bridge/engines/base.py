@@ -48,6 +48,8 @@ class Capabilities:
     """Parts of a hybrid search are fused by the engine: OpenSearch 2.19; Elasticsearch 8.18, where its licence is."""
     points_in_time: bool = False
     """An index can be read as it was at one moment (OpenSearch 2.4, Elasticsearch 7.10)."""
+    remote_models: bool = False
+    """The ml plugin is there, whose models may be called elsewhere (OpenSearch)."""
     hidden_vectors: bool = False
     """`_source` comes without vectors unless they are asked for (Elasticsearch 9.2)."""
 

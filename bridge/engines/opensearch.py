@@ -106,6 +106,7 @@ class OpenSearchEngine(Engine):
             dense=has("opensearch-knn"),
             hybrid=neural and version >= (2, 19, 0),
             points_in_time=version >= (2, 4, 0),
+            remote_models=has("opensearch-ml"),
         )
 
 
