@@ -147,7 +147,7 @@ class Operation:
     on_busy: tuple[tuple[str, str], ...] = ()
     """Headers of an answer 429, beside Retry-After."""
     at_once: Callable[[Call], Any] | None = None
-    """The answer, if it is to be had without waiting for anything; otherwise None, and `handler` is asked."""
+    """The answer, or its JSON, if it is to be had without waiting for anything; otherwise None: `handler` is asked."""
 
 
 class Endpoint:
@@ -215,7 +215,7 @@ class Endpoint:
             found = operation.at_once(call)
             if found is None:
                 return None
-            content = self._encode(found)
+            content = found if isinstance(found, bytes) else self._encode(found)
         except Exception:
             # The application comes to the same end, and says so.
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -9,14 +10,19 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
+
+from bridge.clauses import most_tokens
 from bridge.daemon.batching import SharedEncoder
-from bridge.daemon.messages import Asking, Rewrite
+from bridge.daemon.messages import Asking, Rewrite, Rewritten
+from bridge.daemon.written import Written
 from bridge.dialects import NEWEST
 from bridge.dialects.inside import inside_of
 from bridge.dialects.opensearch import SEISMIC
 from bridge.dialects.seismic import parse_seismic
 from bridge.encode import Encoder, load_encoder
 from bridge.encode.dense import DenseEncoder
+from bridge.encode.load import cached_model
 from bridge.engines import Engine, IndexState
 from bridge.engines.base import path_part
 from bridge.errors import ModelNotFound, RequestRejected, UsageError
@@ -24,9 +30,11 @@ from bridge.hybrid import Hybrid, read_hybrid
 from bridge.indexmodel import IndexModel
 from bridge.modelstore import find_dense, find_model
 from bridge.prune import parse_pruning
+from bridge.records import EncodedQuery
 from bridge.rewrite import QueryRewriter
 from bridge.servesettings import ServeSettings
 from bridge.settings import Settings
+from bridge.tokens import by_ids
 from bridge.twophase import TwoPhase
 
 FRESH = 5.0
@@ -34,6 +42,8 @@ FRESH = 5.0
 
 MOST_REWRITERS = 256
 """Ways of asking that are kept; each is small, its model is shared."""
+
+_FINGERPRINT = re.compile(r"[a-z][a-z-]{0,30}-[0-9a-f]{16}")
 
 _Value = TypeVar("_Value")
 
@@ -48,6 +58,8 @@ class Way:
     uuid: str
     meta: dict[str, Any]
     until: float
+    written: Written | None = None
+    """Writes the answers to plain questions, where all of what they ask is looked up."""
 
 
 class Service:
@@ -114,8 +126,12 @@ class Service:
         """The folder or id of a model that a request names: one of the settings', or an index's fingerprint."""
         if name in self.settings.models:
             return self.settings.models[name]
-        if any(part in name for part in "/\\\0") or name.startswith("."):
-            raise ModelNotFound(f"the daemon has no model {name!r}: only those of its settings can be named")
+        # Whoever asks is not to name a folder where the daemon was started, nor a repository that it would fetch.
+        if not _FINGERPRINT.fullmatch(name) or not cached_model(name).is_dir():
+            raise ModelNotFound(
+                f"the daemon has no model {name!r}: only those of its settings, and fitted ones by their fingerprint, "
+                "can be named"
+            )
         return name
 
     def model_of(self, index: str, *, now: bool = False) -> IndexModel | None:
@@ -245,7 +261,23 @@ class Service:
 
 def _as_way(rewriter: QueryRewriter, uuid: str, meta: dict[str, Any]) -> Way:
     light = rewriter.hybrid is None and (rewriter.encoder is None or is_light(rewriter.encoder))
-    return Way(rewriter, light, uuid, meta, 0.0)
+    return Way(rewriter, light, uuid, meta, 0.0, _written(rewriter))
+
+
+def _written(rewriter: QueryRewriter) -> Written | None:
+    from bridge.encode.lookup import LookupEncoder
+
+    encoder = rewriter.encoder
+    if not isinstance(encoder, LookupEncoder) or rewriter.hybrid or rewriter.pruning or rewriter.two_phase:
+        return None
+    if any(by_ids(one.kind, rewriter.engine) for one in rewriter.targets):
+        # How far such a search looks depends on how many tokens it has.
+        return None
+
+    def write(query: EncodedQuery, size: int) -> bytes:
+        return msgspec.json.encode(Rewritten(body=rewriter.body(query, size=size), dropped=0, pruned=0))
+
+    return Written(encoder, most_tokens(len(rewriter.targets)), write)
 
 
 def is_light(encoder: Encoder) -> bool:

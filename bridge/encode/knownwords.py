@@ -1,13 +1,12 @@
 """Words whose token ids are known: of a plain question there is nothing left to tokenize.
 
 What BERT's tokenizers make of a text of ASCII's printable characters they make of each of its words alone: they split
-at spaces and take punctuation apart, and nothing else. So the ids of its words, put together, are the text's, and most
-words of a question have been asked before. The tokenizer itself says what a word's are.
+at spaces and take punctuation apart, and nothing else. So the ids of what stands between its spaces, put together, are
+the text's, and most words of a question have been asked before. The tokenizer itself says what a word's are.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,7 @@ MOST_WORDS = 65_536
 LONGEST = 2_000
 """Characters of a text; longer ones have many words that are never asked again."""
 LONGEST_WORD = 64
-"""Characters of a word; what is longer is none."""
-
-_WORDS = re.compile(r"[0-9A-Za-z]+|[!-/:-@\[-`{-~]")
+"""Characters of a word, with the punctuation that stands at it; what is longer is none."""
 
 
 class KnownWords:
@@ -48,16 +45,14 @@ class KnownWords:
         """As the tokenizer's without special tokens; None where it is to be asked itself."""
         if not (self._usable and len(text) <= LONGEST and text.isascii() and text.isprintable()):
             return None
-        words = _WORDS.findall(text)
-        if not self._no_words.isdisjoint(words):
-            return None
+        words = text.split()
         # It only grows, until there is another.
         known = self._ids
         try:
             return list(chain.from_iterable([known[word] for word in words]))
         except KeyError:
             new = list({word for word in words if word not in known})
-            if max(map(len, new)) > LONGEST_WORD:
+            if max(map(len, new)) > LONGEST_WORD or not self._no_words.isdisjoint("".join(new)):
                 return None
         if len(known) + len(new) > MOST_WORDS:
             known, new = {}, list(set(words))

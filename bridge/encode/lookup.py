@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -291,20 +292,32 @@ class LookupEncoder:
     def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
         if self._prompt:
             texts = [self._prompt + text if text else text for text in texts]
-        return [self._query(ids) for ids in self._pieces.all_ids(texts)]
+        return [self.query_vector(self._asked(ids)) for ids in self._pieces.all_ids(texts)]
+
+    def query_ids(self, text: str) -> list[int]:
+        """The ids of a query's vector alone."""
+        return self._asked(self._pieces.all_ids([self._prompt + text if text else text])[0])
+
+    def some_ids(self, number: int) -> list[int]:
+        """The first `number` ids that a query can have, or as many as there are."""
+        askable = (i for i in range(len(self.vocabulary)) if i not in self._unasked)
+        return list(islice(askable, number))
 
     def spans(self, text: str) -> list[Span]:
         return self._pieces.spans(text)
 
-    def _query(self, ids: list[int]) -> SparseVector:
+    def _asked(self, ids: list[int]) -> list[int]:
         if self._length is not None and len(ids) > self._length:
             # Special tokens do not count.
             ids = [i for i in ids if i not in self._pieces.special][: self._length]
-        asked = sorted(set(ids).difference(self._unasked))
+        return sorted(set(ids).difference(self._unasked))
+
+    def query_vector(self, ids: Sequence[int]) -> SparseVector:
+        """The vector of a query that has these ids, ascending and of those that a query can have."""
         # From a list: numpy gives the interpreter's lock up while it takes from an array, and many threads that each
         # want it back for so little stand in each other's way.
-        weights = np.fromiter(map(self._listed.__getitem__, asked), np.float32, len(asked))
-        return SparseVector(np.fromiter(asked, np.int32, len(asked)), weights, self.vocabulary)
+        weights = np.fromiter(map(self._listed.__getitem__, ids), np.float32, len(ids))
+        return SparseVector(np.fromiter(ids, np.int32, len(ids)), weights, self.vocabulary)
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         del texts

@@ -192,6 +192,11 @@ REFUSED: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/v1/jobs/0123/cancel", None, 404, "there is no job"),
     ("PUT", "/v1/indexes/a", {"model": "/etc"}, 404, "has no model"),
     ("PUT", "/v1/indexes/a", {"model": "no\0name"}, 404, "has no model"),
+    # A folder that is there, or would be a repository's name.
+    ("PUT", "/v1/indexes/a", {"model": "bridge"}, 404, "has no model"),
+    ("PUT", "/v1/indexes/a", {"model": "a" * 300}, 404, "has no model"),
+    ("PUT", "/v1/indexes/a", {"model": "lexical-0123456789abcdef"}, 404, "has no model"),
+    ("PUT", "/v1/indexes/a", {"model": "bert", "dense": "bridge"}, 404, "has no model"),
     ("GET", "/v1/nothing", None, 404, "/openapi.json says what there is"),
     ("DELETE", "/v1/rewrite", None, 405, "Method Not Allowed"),
 ]
