@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +137,14 @@ def new_index(engine: Any, vectors: Path) -> None:
     register.apply(engine, register.plan(engine, INDEX, StoredEncoder(meta), wanted))
 
 
-def replay(url: str, bodies: list[bytes], connections: int) -> None:
-    """Post them all."""
+def replay(
+    url: str, bodies: Sequence[bytes | Path], connections: int, told: Callable[[bytes], object] = lambda body: None
+) -> None:
+    """Post them all; `told` is given each once it is in."""
     import urllib3
 
     pool = urllib3.connection_from_url(url, maxsize=connections)
-    waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[bytes | Path] = queue.SimpleQueue()
     for body in bodies:
         waiting.put(body)
     failed: list[str] = []
@@ -150,13 +152,15 @@ def replay(url: str, bodies: list[bytes], connections: int) -> None:
     def work() -> None:
         while not failed:
             try:
-                body = waiting.get_nowait()
+                found = waiting.get_nowait()
             except queue.Empty:
                 return
+            body = found if isinstance(found, bytes) else found.read_bytes()
             path = f"/{INDEX}/_bulk?filter_path=errors"
             answer = pool.request("POST", path, body=body, headers={"content-type": "application/x-ndjson"})
             if answer.data != b'{"errors":false}':
                 failed.append(answer.data[:300].decode(errors="replace"))
+            told(body)
 
     threads = [threading.Thread(target=work) for _ in range(connections)]
     for thread in threads:

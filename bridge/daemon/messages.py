@@ -234,7 +234,7 @@ class Register(Message, frozen=True, kw_only=True):
     """What an index should be like."""
 
     model: Word
-    """One of the daemon's `models`, or a fingerprint."""
+    """One of the daemon's `models`, or the fingerprint of a fitted model that it has."""
     kind: Kind | None = None
     text_fields: list[Word] = []
     dense: Word | None = None
