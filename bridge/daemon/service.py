@@ -43,6 +43,9 @@ FRESH = 5.0
 MOST_REWRITERS = 256
 """Ways of asking that are kept; each is small, its model is shared."""
 
+MOST_INDEXES = 1_024
+"""Indexes that are known without asking the engine."""
+
 _FINGERPRINT = re.compile(r"[a-z][a-z-]{0,30}-[0-9a-f]{16}")
 
 _Value = TypeVar("_Value")
@@ -144,6 +147,9 @@ class Service:
         kept = self._models.get(index)
         if kept is None or now or time.monotonic() >= kept[1]:
             kept = self._model_of(index), time.monotonic() + FRESH
+            if len(self._models) >= MOST_INDEXES:
+                # Names that are none fill it, too, and whoever asks may think of any number of them.
+                self._models.clear()
             self._models[index] = kept
         return kept[0]
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from bridge.daemon import service
 from bridge.daemon.app import App, make_app
 from bridge.daemon.deadlines import Deadlines
 from bridge.daemon.logs import AccessLog
@@ -120,3 +121,23 @@ def test_lines_are_written_together(caplog: pytest.LogCaptureFixture) -> None:
     assert (first["message"], first["key"], first["milliseconds"]) == ("POST /v1/rewrite 200", 'a "key"', 1.23)
     assert (first["request_id"], first["level"], first["logger"]) == ("one", "info", "bridge.access")
     assert (second["message"], "key" in second) == ("GET /v1/jobs/… 404", False)
+
+
+class _NoIndex:
+    """An engine that has none, and counts how often it is asked."""
+
+    asked = 0
+
+    def get_index(self, name: str) -> None:
+        self.asked += 1
+
+
+def test_names_that_are_no_indexs_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MOST_INDEXES", 10)
+    engine: Any = _NoIndex()
+    known = service.Service(Settings(), lambda _: engine)
+    for number in range(100):
+        for _ in range(2):
+            assert known.model_of(f"none-{number}") is None
+        assert len(known._models) <= 10
+    assert engine.asked == 100
