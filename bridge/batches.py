@@ -20,6 +20,7 @@ from bridge.encode.base import TokenVocabulary
 from bridge.encode.dense import DenseEncoder
 from bridge.encode.dense import Passage as TitledText
 from bridge.errors import DocumentError
+from bridge.featuretext import FeatureText
 from bridge.indexmodel import Hashes, IndexModel
 from bridge.journal import Journal
 from bridge.prepare import Prepared, prepare
@@ -105,9 +106,12 @@ class Batches:
     """The ids of documents that an interrupted run had sent and that were met again."""
     own_names: dict[str, str] = field(init=False)
     """The fields that are the bridge's, and the option that names each."""
+    _text: FeatureText | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        model = self.model
+        model, vocabulary = self.model, self.encoder.vocabulary
+        if isinstance(vocabulary, TokenVocabulary) and not by_ids(model.kind, self.product):
+            self._text = FeatureText(vocabulary)
         self.own_names = {model.passage_field or model.field: "--passage-field" if model.passage_field else "--field"}
         if self.dense and model.dense_field:
             self.own_names[model.dense_field] = "--dense-field"
@@ -272,19 +276,21 @@ class Batches:
         dense = self._dense({place: read for place, read in found.items() if place not in settled})
         encoded: dict[int, EncodedDoc] = {}
         effects: dict[int, Effect] = {}
+        vectors = {place: read.given for place, read in found.items() if isinstance(read.given, SparseVector)}
+        vectors |= {place: one.vector for place, one in prepared.items() if one.vector is not None}
+        written = self._written(vectors)
         for place, read in found.items():
             if place in settled:
                 continue
             doc, passages = read.doc, None
-            sparse: SparseVector | ReadyVector | None = None
+            sparse: SparseVector | ReadyVector | None = written.get(place)
             if one := prepared.get(place):
-                sparse = one.vector
-                if sparse is None:
+                if one.vector is None:
                     passages = tuple(EncodedPassage(cut.start, cut.end, vector) for cut, vector in one.nested)
                 effects[place] = Effect(one.passages, one.terms, one.mass, one.removed, one.removed_mass)
-            elif isinstance(read.given, SparseVector | ReadyVector):
+            elif isinstance(read.given, ReadyVector):
                 sparse = read.given
-            elif not isinstance(read.given, str):
+            elif not isinstance(read.given, str | SparseVector):
                 passages = tuple(read.given)
                 effects[place] = Effect(len(passages), sum(len(cut.vector) for cut in passages), 0.0, 0, 0.0)
             encoded[place] = EncodedDoc(
@@ -292,6 +298,12 @@ class Batches:
                 doc.version, doc.routing, doc.stored, line=doc.source if self.vectors else None,
             )  # fmt: skip
         return encoded, effects
+
+    def _written(self, vectors: Mapping[int, SparseVector]) -> Mapping[int, SparseVector | ReadyVector]:
+        """The vectors as the engine's field takes them, where that can be said of all at once."""
+        if self._text is None:
+            return vectors
+        return dict(zip(vectors, self._text.of(list(vectors.values())), strict=True))
 
     def _dense(self, found: Mapping[int, _Read]) -> dict[int, DenseVector]:
         texts = {place: read.titled for place, read in found.items() if read.titled is not None}

@@ -83,7 +83,7 @@ def engine_weights(weights: Weights) -> list[float]:
     found: list[Any] = [None]
     # Infinity, what is no number, and all below zero lie past the table's end.
     with contextlib.suppress(IndexError):
-        found = _stored_numbers()[weights.view(np.uint32) >> _LOW_BITS].tolist()
+        found = stored_numbers()[stored_places(weights)].tolist()
     if None not in found:
         return found
     if not np.isfinite(weights).all():
@@ -93,8 +93,13 @@ def engine_weights(weights: Weights) -> list[float]:
     )
 
 
+def stored_places(weights: Weights) -> npt.NDArray[np.uint32]:
+    """Where each of `weights` float32[n] stands in `stored_numbers`, or past its end."""
+    return weights.view(np.uint32) >> _LOW_BITS
+
+
 @cache
-def _stored_numbers() -> npt.NDArray[np.object_]:
+def stored_numbers() -> npt.NDArray[np.object_]:
     """Every finite weight that a store can hold, by its upper 17 bits; None for one that is too small.
 
     There are so few of them that a table is the fastest way to the shortest text, and text is what both sides of a

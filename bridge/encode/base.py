@@ -100,6 +100,11 @@ class OverlayVocabulary:
         self._extra: list[str] = []
         self._extra_ids: dict[str, int] = {}
 
+    @property
+    def base(self) -> TokenVocabulary:
+        """What it is laid over."""
+        return self._base
+
     def __len__(self) -> int:
         return len(self._base) + len(self._extra)
 

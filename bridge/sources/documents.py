@@ -143,6 +143,12 @@ def text_of(source: Mapping[str, Any], fields: Sequence[str]) -> str:
     parts: list[str] = []
     present: list[str] = []
     for name in fields:
+        whole = source.get(name)
+        if isinstance(whole, str):
+            # As nearly every one is.
+            present.append(name)
+            parts += [whole] if whole and not whole.isspace() else []
+            continue
         values = list(reach(source, name))
         if values:
             present.append(name)

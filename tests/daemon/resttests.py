@@ -337,6 +337,7 @@ _VARYING = re.compile(
     | "[a-z_]*_in_(?:nanos|millis)":\d+ | "[a-z_]*(?:_t|T)ime":"[\d.]+\w+"
     | \[[\w-]{22}\]\[                         # a node's name
     | "_shard":"[^"]*" | "time":\d+ | "breakdown":\{[^}]*\}
+    | (?<=Automaton)@[0-9a-f]+                # an object's place in the engine's memory
     """
 )
 _MADE_UP = re.compile(r"/[\w-]{20}(?=[/?]|$)|/_search/scroll/[^?]*|scroll_id=[^&]*|localhost:\d+|127\.0\.0\.1:\d+")
