@@ -9,7 +9,11 @@ import { problemBox } from "./problem.js";
 import { askAddress, choose, setIndexes, startSearch } from "./search.js";
 import { show, startTabs } from "./tabs.js";
 
-const searchIn = (name) => {
+let loading = Promise.resolve();
+
+// An index that a job has just made is known when what is being loaded has come.
+const searchIn = async (name) => {
+  await loading;
   choose(name);
   show("search");
   byId("question").focus();
@@ -21,7 +25,7 @@ const ingestThere = (name) => {
   byId("lines").focus();
 };
 
-const load = async () => {
+const loadNow = async () => {
   try {
     const [about, { indexes }] = await Promise.all([ask("/v1"), ask("/v1/indexes")]);
     byId("trouble").replaceChildren();
@@ -35,6 +39,8 @@ const load = async () => {
     return false;
   }
 };
+
+const load = () => (loading = loading.then(loadNow));
 
 const startKey = () => {
   const form = byId("key-form");
