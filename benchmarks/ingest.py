@@ -101,6 +101,12 @@ def send_to(keep: Callable[[bytes], object], source: Any, encoder: Any, product:
         run.effects.popleft()
 
 
+def into(folder: Path) -> Callable[[bytes], object]:
+    """Keeps bodies there, a file each, in their order."""
+    numbers = itertools.count()
+    return lambda body: (folder / f"{next(numbers):06d}").write_bytes(body)
+
+
 def write_bodies(vectors: Path, folder: Path, product: Any) -> None:
     """The `_bulk` bodies of a vector file, a file each."""
     from bridge.sources import SourceOptions, open_source
@@ -108,10 +114,8 @@ def write_bodies(vectors: Path, folder: Path, product: Any) -> None:
 
     meta = read_meta(vectors)
     assert meta is not None
-    numbers = itertools.count()
     with open_source([str(vectors)], SourceOptions(id_field="id")) as source:
-        send_to(lambda body: (folder / f"{next(numbers):06d}").write_bytes(body), source, StoredEncoder(meta), product,
-                meta)  # fmt: skip
+        send_to(into(folder), source, StoredEncoder(meta), product, meta)
 
 
 # --- one way, in a process of its own -----------------------------------------------------------------------------
@@ -160,7 +164,8 @@ def replay(
             answer = pool.request("POST", path, body=body, headers={"content-type": "application/x-ndjson"})
             if answer.data != b'{"errors":false}':
                 failed.append(answer.data[:300].decode(errors="replace"))
-            told(body)
+            else:
+                told(body)
 
     threads = [threading.Thread(target=work) for _ in range(connections)]
     for thread in threads:

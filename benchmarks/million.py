@@ -8,7 +8,7 @@ words, since halves of words would be a vocabulary that no language has. They go
 `bridge ingest` takes them without a model: a lexical model is fitted on the source first. Memory is the peak of the
 bridge's process, beside that of a load of a tenth of the documents. Then the same documents go in a second time, as
 ready-made bodies (the raw replay of `ingest.py`), into a new index of the same mapping: so the last tenth of both meets
-an engine with as many documents, and as many segments still to be merged. It needs 5 GB of disk.
+an engine with as many documents, and as many segments still to be merged. It needs gigabytes of disk.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import count as numbers
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.ingest import INDEX, SHARED, engine_at, peak_memory, replay, send_to
+from benchmarks.ingest import INDEX, SHARED, engine_at, into, peak_memory, replay, send_to
 
 POINTS = 20
 """How many times the pace is noted."""
@@ -95,7 +95,7 @@ def load(url: str, source: Path, documents: int) -> dict[str, Any]:
         stdout=subprocess.PIPE, text=True, check=True, env=environment,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    found["seen"] = list(map(tuple, found["seen"]))
+    found["seen"] = [(0, 0.0), *map(tuple, found["seen"])]
     if found["indexed"] != documents or found["count"] != documents:
         raise RuntimeError(f"{found['indexed']} of {documents} documents were indexed, {found['count']} are there")
     return found
@@ -106,10 +106,8 @@ def write_bodies(source: Path, model: str, folder: Path) -> None:
     from bridge import load_encoder
     from bridge.sources import open_source
 
-    count = numbers()
     with open_source([str(source)]) as opened:
-        encoder = load_encoder(model)
-        send_to(lambda body: (folder / f"{next(count):06d}").write_bytes(body), opened, encoder, "opensearch")
+        send_to(into(folder), opened, load_encoder(model), "opensearch")
 
 
 def replayed(url: str, folder: Path, connections: int) -> list[tuple[int, float]]:
@@ -118,7 +116,7 @@ def replayed(url: str, folder: Path, connections: int) -> list[tuple[int, float]
     mappings = engine.require_index(INDEX).mappings
     engine.delete_index(INDEX)
     settings = {"index.number_of_shards": 1, "index.number_of_replicas": 0, "index.refresh_interval": "-1"}
-    engine.request("PUT", f"/{INDEX}", body=json.dumps({"mappings": mappings, "settings": settings}).encode())
+    engine.create_index(INDEX, {"mappings": mappings, "settings": settings})
     paths = sorted(folder.iterdir())
     seen: list[tuple[int, float]] = [(0, 0.0)]
     lock, started = threading.Lock(), time.perf_counter()
@@ -138,7 +136,7 @@ def replayed(url: str, folder: Path, connections: int) -> list[tuple[int, float]
 def pace(seen: list[tuple[int, float]], start: float, end: float) -> float:
     """Documents a second between two shares of the whole: between the last points before the one and the other."""
     whole = seen[-1][0]
-    first, began = max(point for point in [(0, 0.0), *seen] if point[0] <= start * whole)
+    first, began = max(point for point in seen if point[0] <= start * whole)
     last, ended = max(point for point in seen if point[0] <= end * whole)
     return (last - first) / (ended - began)
 
@@ -170,7 +168,7 @@ def main() -> None:
         engine.delete_index(INDEX)
     seen = found["seen"]
     print("\n| documents | after | documents/s since the line above |\n| ---: | ---: | ---: |")
-    for (before, began), (now, ended) in zip([(0, 0.0), *seen[:-1]], seen, strict=True):
+    for (before, began), (now, ended) in pairwise(seen):
         if now > before:
             print(f"| {now:,} | {ended:.0f} s | {(now - before) / (ended - began):,.0f} |")
     print(f"\npeak memory: {small['peak'] / 1e6:.0f} MB at {tenth:,} documents, {found['peak'] / 1e6:.0f} MB at "

@@ -156,35 +156,31 @@ async def load(
     return len(took) / (time.perf_counter() - started), took, failed
 
 
-def full(url: str, path: str, bodies: list[dict[str, object]], seconds: float, folder: Path) -> tuple[float, int]:
-    """Requests a second when as many come as are answered, and how many were not answered 200."""
-    if not shutil.which("wrk"):
-        rate, _, failed = asyncio.run(load(url, [request_of(url, path, body) for body in bodies], seconds))
-        return rate, failed
-    rate, _, _, failed = wrk(url + path, bodies, seconds, folder)
-    return rate, failed
-
-
-def paced(
-    url: str, path: str, bodies: list[dict[str, object]], seconds: float, folder: Path, rate: float
+def asked(
+    url: str, bodies: list[dict[str, object]], seconds: float, folder: Path, rate: float | None = None
 ) -> tuple[float, float, float, int]:
-    """Requests a second, as near to `rate` as may be; p50 and p99 in milliseconds; how many were not answered 200."""
-    if not shutil.which("wrk"):
-        requests = [request_of(url, path, body) for body in bodies]
-        reached, took, failed = asyncio.run(load(url, requests, seconds, rate=rate))
-        p50, p99 = (statistics.quantiles(took, n=100)[place] for place in (49, 98))
-        return reached, p50, p99, failed
-    # Between two requests of a connection lies the answer, too.
-    longest = max(1, round(2 * (PACED / rate * 1e3 - 0.5)))
-    return wrk(url + path, bodies, seconds, folder, PACED, longest)
+    """Requests a second; p50 and p99 in milliseconds; how many were not answered 200.
+
+    Args:
+        rate: how many requests a second come, or nearly; as many as are answered by default.
+    """
+    if shutil.which("wrk"):
+        return wrk(url, bodies, seconds, folder, rate)
+    requests = [request_of(url, urlsplit(url).path, body) for body in bodies]
+    reached, took, failed = asyncio.run(load(url, requests, seconds, rate=rate))
+    p50, p99 = (statistics.quantiles(took, n=100)[place] for place in (49, 98))
+    return reached, p50, p99, failed
 
 
 def wrk(
-    url: str, bodies: list[dict[str, object]], seconds: float, folder: Path, connections: int = CONNECTIONS,
-    longest: int = 0,
-) -> tuple[float, float, float, int]:  # fmt: skip
-    """The same as `paced`, by wrk; `longest` is how many milliseconds a connection waits at most between requests."""
-    (folder / "load.lua").write_text(LUA.replace("PACED", "true" if longest else "false"))
+    url: str, bodies: list[dict[str, object]], seconds: float, folder: Path, rate: float | None
+) -> tuple[float, float, float, int]:
+    """The same, by wrk."""
+    connections, longest = CONNECTIONS, 0
+    if rate:
+        # Milliseconds between an answer and the next request; between two requests lies the answer, too.
+        connections, longest = PACED, max(1, round(2 * (PACED / rate * 1e3 - 0.5)))
+    (folder / "load.lua").write_text(LUA.replace("PACED", "true" if rate else "false"))
     (folder / "bodies.jsonl").write_text("".join(json.dumps(body) + "\n" for body in bodies))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", "load.lua", url, "--", "bodies.jsonl"]
     said = subprocess.run(
@@ -209,31 +205,31 @@ def rewriting(seconds: int, rounds: int, folder: Path) -> None:
         running(serve, homes[0]) as daemon,
         running(serve, homes[1]) as silent,
     ):
-        asked = [
-            ("empty Starlette endpoint", empty, "/"),
-            ("/v1/rewrite", daemon, "/v1/rewrite"),
-            ("/v1/rewrite, no access log", silent, "/v1/rewrite"),
+        servers = [
+            ("empty Starlette endpoint", f"{empty}/"),
+            ("/v1/rewrite", f"{daemon}/v1/rewrite"),
+            ("/v1/rewrite, no access log", f"{silent}/v1/rewrite"),
         ]
-        for _, url, path in asked:
-            full(url, path, bodies, min(1, seconds), folder)
-        rates: dict[str, list[float]] = {name: [] for name, _, _ in asked}
+        for _, url in servers:
+            asked(url, bodies, min(1, seconds), folder)
+        rates: dict[str, list[float]] = {name: [] for name, _ in servers}
         errors = 0
         for number in range(rounds):
-            for name, url, path in asked if number % 2 else reversed(asked):
-                rate, failed = full(url, path, bodies, seconds, folder)
+            for name, url in servers if number % 2 else reversed(servers):
+                rate, _, _, failed = asked(url, bodies, seconds, folder)
                 rates[name].append(rate)
                 errors += failed
         client = "wrk" if shutil.which("wrk") else "the client here"
         print(f"{CONNECTIONS} connections, {rounds} rounds of {seconds} s, {client}\n\n"
               "| | requests/s | of the empty endpoint |\n| --- | ---: | ---: |")  # fmt: skip
         for name, found in rates.items():
-            ratio = statistics.median(a / b for a, b in zip(found, rates[asked[0][0]], strict=True))
+            ratio = statistics.median(a / b for a, b in zip(found, rates[servers[0][0]], strict=True))
             print(f"| {name} | {statistics.median(found):,.0f} | {ratio:.2f} |")
         half = statistics.median(rates["/v1/rewrite"]) / 2
         print(f"\n{errors} errors\n\n| asked {half:,.0f} times a second | requests/s | p50 ms | p99 ms | p99 / p50 |\n"
               "| --- | ---: | ---: | ---: | ---: |")  # fmt: skip
-        for name, url, path in asked[:2]:
-            reached, p50, p99, failed = paced(url, path, bodies, seconds * rounds / 2, folder, half)
+        for name, url in servers[:2]:
+            reached, p50, p99, failed = asked(url, bodies, seconds * rounds / 2, folder, half)
             wrong = f" {failed} errors" if failed else ""
             print(f"| {name} | {reached:,.0f} | {p50:.2f} | {p99:.2f} | {p99 / p50:.1f} |{wrong}")
 

@@ -86,8 +86,7 @@ class _Table:
         if strange.any():
             ids, weights = np.where(strange, 0, ids), np.where(strange, 0, weights)
         strange |= (self._name_length[ids] == 0) | (self._weight_length[weights] == 0)
-        left_out = set(_vectors_of(strange, bounds))
-        dotted = dict.fromkeys(_vectors_of(self._dotted[ids], bounds), True)
+        left_out, dotted = _vectors_of(strange, bounds), _vectors_of(self._dotted[ids], bounds)
         text, ends = self._gathered(ids, weights)
         last = [0, *ends[2 * bounds[1:] - 1].tolist()]
         found: list[ReadyVector | None] = []
@@ -132,9 +131,6 @@ def _starts(lengths: _Places, first: int) -> _Places:
     return (np.cumsum(lengths, dtype=np.int64) - lengths + first).astype(np.int32)
 
 
-def _vectors_of(entries: npt.NDArray[np.bool_], bounds: npt.NDArray[np.int64]) -> list[int]:
+def _vectors_of(entries: npt.NDArray[np.bool_], bounds: npt.NDArray[np.int64]) -> set[int]:
     """In which vectors these entries are."""
-    if not entries.any():
-        return []
-    places: list[int] = np.unique(np.searchsorted(bounds, np.flatnonzero(entries), side="right") - 1).tolist()
-    return places
+    return set((np.searchsorted(bounds, np.flatnonzero(entries), side="right") - 1).tolist())

@@ -60,16 +60,11 @@ _LINE = (
 )
 
 
-_Answered = tuple[float, str, str, int, str, str, float]
-"""When (seconds since 1970), and the arguments of `AccessLog.__call__`."""
-
-
 class AccessLog:
     """A line for each request, in the form of all others.
 
-    They are made and written together, ten times a second: to make one in the middle of an answer, and to write it,
-    costs as much as to look up a question's words. A process that is killed takes the last of them with it; one that
-    ends writes them.
+    They are written together, ten times a second: to write one costs as much as to look up a question's words. A
+    process that is killed takes the last of them with it; one that ends writes them.
 
     Args:
         write: takes lines; stderr by default.
@@ -77,28 +72,17 @@ class AccessLog:
 
     def __init__(self, write: Callable[[bytes], object] | None = None) -> None:
         self._write = write or _to_stderr
-        self._answered: list[_Answered] = []
+        self._lines: list[bytes] = []
         self._logger = logging.getLogger("bridge.access")
         self._second, self._date = 0, b""
 
     def __call__(self, method: str, path: str, status: int, identity: str, key: str, seconds: float) -> None:
         """A request that was answered; from an event loop. `identity` can stand in a log as it is."""
-        answered = self._answered
-        if not answered:
+        if not self._logger.isEnabledFor(logging.INFO):
+            return
+        if not self._lines:
             asyncio.get_running_loop().call_later(_TOGETHER, self.flush)
-        answered.append((time.time(), method, path, status, identity, key, seconds))
-        if len(answered) >= _MOST:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what has not been written yet."""
-        if self._answered:
-            answered, self._answered = self._answered, []
-            if self._logger.isEnabledFor(logging.INFO):
-                self._write(b"".join(map(self._line, answered)))
-
-    def _line(self, answered: _Answered) -> bytes:
-        now, method, path, status, identity, key, seconds = answered
+        now = time.time()
         second = int(now)
         if second != self._second:
             self._second, self._date = second, datetime.fromtimestamp(second, UTC).isoformat()[:19].encode()
@@ -107,7 +91,15 @@ class AccessLog:
             self._date, int((now - second) * 1e3), method.encode(), _as_json(path), status, identity.encode(), shown,
             seconds * 1e3,
         )  # fmt: skip
-        return _LINE % parts
+        self._lines.append(_LINE % parts)
+        if len(self._lines) >= _MOST:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has not been written yet."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._write(b"".join(lines))
 
 
 def _to_stderr(lines: bytes) -> None:

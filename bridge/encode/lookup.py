@@ -290,13 +290,11 @@ class LookupEncoder:
         return self._pieces.offsets()
 
     def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
-        if self._prompt:
-            texts = [self._prompt + text if text else text for text in texts]
-        return [self.query_vector(self._asked(ids)) for ids in self._pieces.all_ids(texts)]
+        return list(map(self.query_vector, self._asked(texts)))
 
     def query_ids(self, text: str) -> list[int]:
         """The ids of a query's vector alone."""
-        return self._asked(self._pieces.all_ids([self._prompt + text if text else text])[0])
+        return self._asked([text])[0]
 
     def some_ids(self, number: int) -> list[int]:
         """The first `number` ids that a query can have, or as many as there are."""
@@ -306,11 +304,16 @@ class LookupEncoder:
     def spans(self, text: str) -> list[Span]:
         return self._pieces.spans(text)
 
-    def _asked(self, ids: list[int]) -> list[int]:
-        if self._length is not None and len(ids) > self._length:
-            # Special tokens do not count.
-            ids = [i for i in ids if i not in self._pieces.special][: self._length]
-        return sorted(set(ids).difference(self._unasked))
+    def _asked(self, texts: Sequence[str]) -> list[list[int]]:
+        if self._prompt:
+            texts = [self._prompt + text if text else text for text in texts]
+        return [sorted(set(self._cut(ids)).difference(self._unasked)) for ids in self._pieces.all_ids(texts)]
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        if self._length is None or len(ids) <= self._length:
+            return ids
+        # Special tokens do not count.
+        return [i for i in ids if i not in self._pieces.special][: self._length]
 
     def query_vector(self, ids: Sequence[int]) -> SparseVector:
         """The vector of a query that has these ids, ascending and of those that a query can have."""

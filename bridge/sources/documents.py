@@ -144,12 +144,8 @@ def text_of(source: Mapping[str, Any], fields: Sequence[str]) -> str:
     present: list[str] = []
     for name in fields:
         whole = source.get(name)
-        if isinstance(whole, str):
-            # As nearly every one is.
-            present.append(name)
-            parts += [whole] if whole and not whole.isspace() else []
-            continue
-        values = list(reach(source, name))
+        # Nearly every one is a text, and need not be looked for.
+        values = [whole] if isinstance(whole, str) else list(reach(source, name))
         if values:
             present.append(name)
         for value in values:
