@@ -27,7 +27,7 @@ from bridge.encode.load import ModelOrigin
 from bridge.engines import Engine
 from bridge.engines.shards import aliases_of
 from bridge.errors import IndexConflict, RequestRejected
-from bridge.indexmodel import IndexModel
+from bridge.indexmodel import IndexModel, encodes_itself
 from bridge.migration.copying import Copier, Models
 from bridge.migration.ledger import KEY, Entry, Ledger, Letters, as_meta, check_free, new_lease
 from bridge.migration.moving import Move
@@ -113,6 +113,8 @@ def plan(engine: Engine, alias: str, options: MigrateOptions) -> Planned:
         f"move the alias {alias} from {current} to {target.name}",
         f"bring what reached {current} last",
     ]
+    if left := _left_behind(place, target.name):
+        steps.append(left)
     if options.delete_old:
         steps.append(f"delete index {current}")
     return Planned(alias, current, target.name, documents, tuple(steps), templates.diff(target.name, {}, target.body))
@@ -156,6 +158,8 @@ def migrate(
         if target is None:
             return _as_wanted(engine, place, models, options, say)
         new, ledger = target.name, _create(engine, place, target, options, say)
+        if left := _left_behind(place, new):
+            say(left)
     with ledger:
         save_model(engine, models.encoder, ModelOrigin.of(options.model, options.run))
         if models.dense and options.dense:
@@ -187,6 +191,16 @@ def migrate(
         old_deleted=move.old_deleted,
         dead_letter=str(copier.letters.path) if move.dead else None,
         first_dead=copier.letters.first,
+    )
+
+
+def _left_behind(place: Place, new: str) -> str:
+    """What is lost on the way, and who gives it back; nothing where nothing is."""
+    if not encodes_itself(place.current):
+        return ""
+    return (
+        f"leave the pipeline of {place.current.name} behind, which encodes with the old model: documents that are "
+        f"written to {new} have no vectors of their own until bridge attach has given it one"
     )
 
 

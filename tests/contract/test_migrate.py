@@ -96,9 +96,9 @@ class House:
             assert ingest(engine, self.old, source, options).indexed == count
         engine.request("PUT", f"/{self.old}/_alias/{self.alias}", body=encode(alias or {}))
 
-    def migrate(self, **options: Any) -> MigrateSummary:
+    def migrate(self, say: Callable[[str], None] = lambda line: None, **options: Any) -> MigrateSummary:
         chosen = {"model": str(self.after), "dead_letter": self.folder / "dead.jsonl", **options}
-        return migrate(self.engine, self.alias, MigrateOptions(**chosen))
+        return migrate(self.engine, self.alias, MigrateOptions(**chosen), say=say)
 
     @property
     def serves(self) -> str:
@@ -732,7 +732,12 @@ def test_a_pipeline_of_the_old_model_stays_behind(house: House) -> None:
     """The one of `bridge attach`: it would give later documents the vectors that the new index does not hold."""
     house.build(10)
     house.engine.put_settings(house.old, {"index.default_pipeline": f"bridge-{house.old}"})
-    house.migrate()
+    warning = f"leave the pipeline of {house.old} behind"
+    steps = plan(house.engine, house.alias, MigrateOptions(str(house.after))).steps
+    assert [step for step in steps if step.startswith(warning)]
+    said: list[str] = []
+    house.migrate(say=said.append)
+    assert [line for line in said if line.startswith(warning)]
     house.check()
     assert "index.default_pipeline" not in house.engine.require_index(house.new).settings
 
