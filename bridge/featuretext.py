@@ -1,8 +1,8 @@
 """Vectors ─▶ the text of `rank_features` values, a batch at a time.
 
 To name each token, round each weight and write both takes longer than to look a text's words up. There are only so many
-tokens and weights (see `bridge.tokens`), so the texts of all are kept in one array of arrow's, which gathers those of a
-batch's vectors together.
+tokens and weights (see `bridge.tokens`), so the texts of all lie one after the other in one array, and the texts of a
+batch are gathered from it by a few array operations for all of its vectors together.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from bridge.tokens import feature_key, stored_numbers, stored_places
 
 FROM = 2_000
 """Vectors; so many come before the texts of all tokens are worth writing, which takes a fraction of a second."""
+
+_Places = npt.NDArray[np.int32]
 
 
 class FeatureText:
@@ -61,39 +63,34 @@ class FeatureText:
 
 
 class _Table:
-    """The texts of all tokens, ``"name":``, and after them those of all weights, ``1.5,``."""
+    """The texts of all tokens, ``"name":``, and after them those of all weights, ``1.5,``; and where each stands."""
 
     def __init__(self, vocabulary: TokenVocabulary) -> None:
-        import pyarrow as pa
-
         self._tokens = tokens = [vocabulary.token(i) for i in range(len(vocabulary))]
         self._numbers = stored_numbers()
         names = list(map(_name, tokens))
         weights = [b"" if number is None else msgspec.json.encode(number) + b"," for number in self._numbers.tolist()]
-        self._texts = pa.array(names + weights, type=pa.binary())
-        self._nameless = np.fromiter((not name for name in names), np.bool_, len(names))
-        self._unstored = np.fromiter((not weight for weight in weights), np.bool_, len(weights))
+        self._text = np.frombuffer(b"".join((*names, *weights)), dtype=np.uint8)
+        self._name_length = np.fromiter(map(len, names), np.int32, len(names))
+        self._weight_length = np.fromiter(map(len, weights), np.int32, len(weights))
+        self._name_start = _starts(self._name_length, 0)
+        self._weight_start = _starts(self._weight_length, int(self._name_length.sum()))
         self._dotted = np.fromiter(("." in token for token in tokens), np.bool_, len(tokens))
 
     def written(self, vectors: Sequence[SparseVector]) -> list[ReadyVector | None]:
         """Each vector, none of them empty, as its text; None for one that has a token or weight without."""
-        import pyarrow as pa
-
         ids = np.concatenate([vector.ids for vector in vectors])
         weights = stored_places(np.concatenate([vector.weights for vector in vectors]))
         bounds = np.cumsum([0, *(len(vector.ids) for vector in vectors)])
         strange = (ids >= len(self._tokens)) | (weights >= len(self._numbers))
         if strange.any():
             ids, weights = np.where(strange, 0, ids), np.where(strange, 0, weights)
-        strange |= self._nameless[ids] | self._unstored[weights]
+        strange |= (self._name_length[ids] == 0) | (self._weight_length[weights] == 0)
         left_out, dotted = _vectors_of(strange, bounds), _vectors_of(self._dotted[ids], bounds)
-        places = np.empty(2 * len(ids), np.int64)
-        places[0::2], places[1::2] = ids, weights + len(self._tokens)
-        # One after the other without anything between them, as arrow holds all texts of an array.
-        _, offsets, text = self._texts.take(pa.array(places)).buffers()
-        held, cuts = bytes(text), np.frombuffer(offsets, np.int32)[2 * bounds].tolist()
+        text, ends = self._gathered(ids, weights)
+        last = [0, *ends[2 * bounds[1:] - 1].tolist()]
         found: list[ReadyVector | None] = []
-        for place, (start, end) in enumerate(pairwise(cuts)):
+        for place, (start, end) in enumerate(pairwise(last)):
             if place in left_out:
                 found.append(None)
                 continue
@@ -102,8 +99,19 @@ class _Table:
                 own = slice(bounds[place], bounds[place + 1])
                 beside = self._by_token(ids[own], weights[own])
             # The last weight's comma is the object's end.
-            found.append(ReadyVector(msgspec.Raw(b"{%b}" % held[start : end - 1]), beside, ""))
+            found.append(ReadyVector(msgspec.Raw(b"{%b}" % text[start : end - 1]), beside, ""))
         return found
+
+    def _gathered(self, ids: npt.NDArray[np.int32], weights: npt.NDArray[np.uint32]) -> tuple[bytes, _Places]:
+        """The texts of names and weights in turn, and where each ends."""
+        starts, lengths = np.empty(2 * len(ids), np.int32), np.empty(2 * len(ids), np.int32)
+        starts[0::2], starts[1::2] = self._name_start[ids], self._weight_start[weights]
+        lengths[0::2], lengths[1::2] = self._name_length[ids], self._weight_length[weights]
+        ends = np.cumsum(lengths, dtype=np.int32)
+        # Where each byte comes from: as far from its own place as its piece's beginning is.
+        source = np.repeat(starts - (ends - lengths), lengths)
+        source += np.arange(len(source), dtype=np.int32)
+        return self._text[source].tobytes(), ends
 
     def _by_token(self, ids: npt.NDArray[np.int32], weights: npt.NDArray[np.uint32]) -> msgspec.Raw:
         """The tokens that hold a dot under their own names."""
@@ -117,6 +125,10 @@ def _name(token: str) -> bytes:
         return msgspec.json.encode(feature_key(token)) + b":"
     except UnicodeEncodeError:
         return b""
+
+
+def _starts(lengths: _Places, first: int) -> _Places:
+    return (np.cumsum(lengths, dtype=np.int64) - lengths + first).astype(np.int32)
 
 
 def _vectors_of(entries: npt.NDArray[np.bool_], bounds: npt.NDArray[np.int64]) -> set[int]:
