@@ -2,6 +2,7 @@
 
     python benchmarks/million.py                       on the embedded OpenSearch node; 8 to 25 minutes on two cores
     python benchmarks/million.py --documents 100000    a tenth of it
+    python benchmarks/million.py --apart               engine and clients on processors of their own
 
 Documents are passages of msdocs100k, recombined: the first half of one and the second half of another, cut between
 words, since halves of words would be a vocabulary that no language has. They go in as
@@ -9,6 +10,9 @@ words, since halves of words would be a vocabulary that no language has. They go
 bridge's process, beside that of a load of a tenth of the documents. Then the same documents go in a second time, as
 ready-made bodies (the raw replay of `ingest.py`), into a new index of the same mapping: so the last tenth of both meets
 an engine with as many documents, and as many segments still to be merged. It needs gigabytes of disk.
+
+Where they share their processors, what the client does for a document is taken from the engine, and the more so the
+faster the engine is. --apart is how it is where each has a machine of its own (Linux).
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import count as numbers
 from itertools import islice, pairwise
 from pathlib import Path
@@ -133,6 +138,30 @@ def replayed(url: str, folder: Path, connections: int) -> list[tuple[int, float]
     return seen
 
 
+@contextmanager
+def kept_apart(engine: Any) -> Iterator[None]:
+    """Meanwhile the engine's process has one half of the processors, and this one with all that it starts the other."""
+    whole = os.sched_getaffinity(0)
+    if len(whole) < 2:
+        sys.exit("there is one processor: nothing can be kept apart")
+    asked = engine.request("GET", "/_nodes/_local/process", params={"filter_path": "nodes.*.process.id"})
+    ((node,),) = (nodes.values() for nodes in asked.values())
+    threads = Path(f"/proc/{node['process']['id']}/task")
+
+    def give(processors: set[int]) -> None:
+        for thread in threads.iterdir():
+            os.sched_setaffinity(int(thread.name), processors)
+
+    own = set(sorted(whole)[len(whole) // 2 :])
+    give(whole - own)
+    os.sched_setaffinity(0, own)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, whole)
+        give(whole)
+
+
 def pace(seen: list[tuple[int, float]], start: float, end: float) -> float:
     """Documents a second between two shares of the whole: between the last points before the one and the other."""
     whole = seen[-1][0]
@@ -147,6 +176,7 @@ def main() -> None:
     parser.add_argument("--url")
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--connections", type=int, default=3, help="of the raw replay")
+    parser.add_argument("--apart", action="store_true", help="engine and clients on processors of their own")
     options = parser.parse_args()
     from bridge.resolve import connect
     from bridge.settings import load_settings
@@ -161,10 +191,11 @@ def main() -> None:
         folder.mkdir()
         write(few, recombined(), tenth)
         write(source, recombined(), documents)
-        small = load(url, few, tenth)
-        found = load(url, source, documents)
-        write_bodies(source, found["model"], folder)
-        raw = replayed(url, folder, options.connections)
+        with kept_apart(engine) if options.apart else nullcontext():
+            small = load(url, few, tenth)
+            found = load(url, source, documents)
+            write_bodies(source, found["model"], folder)
+            raw = replayed(url, folder, options.connections)
         engine.delete_index(INDEX)
     seen = found["seen"]
     print("\n| documents | after | documents/s since the line above |\n| ---: | ---: | ---: |")
