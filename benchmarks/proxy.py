@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from elasticsearch import Elasticsearch
 from opensearchpy import OpenSearch
 
 from benchmarks.encode import ROOT
@@ -139,12 +140,16 @@ def measure(engine: Engine, proxy: str, seconds: float) -> None:
     ):
         ways = [(url, request_of(url, method, path, body, kind)) for url in (direct, proxy)]
         row(name, *asyncio.run(in_turn(ways, seconds)))
-    with OpenSearch(direct) as here, OpenSearch(proxy) as there:
+    client_of: Any = OpenSearch
+    named = "opensearch-py"
+    if engine.product == "elasticsearch":
+        client_of, named = Elasticsearch, "elasticsearch-py"
+    with client_of(direct) as here, client_of(proxy) as there:
         ways_of = [lambda client=client: client.get(index=PLAIN, id=first) for client in (here, there)]
-        row("opensearch-py: get a document", *called(ways_of, seconds))
+        row(f"{named}: get a document", *called(ways_of, seconds))
         asked = {"query": {"match": {"text": QUESTION}}}
         ways_of = [lambda client=client: client.search(index=PLAIN, body=asked) for client in (here, there)]
-        row("opensearch-py: search, ten hits", *called(ways_of, seconds))
+        row(f"{named}: search, ten hits", *called(ways_of, seconds))
     # The same sparse query, sent ready-made: what is left is what the proxy does.
     ready = QueryRewriter.for_index(engine, BRIDGED).rewrite(QUESTION)
     ways = [(direct, request_of(direct, "POST", f"/{BRIDGED}/_search", json.dumps(ready).encode())),
@@ -156,7 +161,7 @@ def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each row")
-    parser.add_argument("--url", help="an OpenSearch; the embedded node by default")
+    parser.add_argument("--url", help="an engine; the embedded OpenSearch node by default")
     options = parser.parse_args()
     with connect(load_settings(url=options.url), print) as engine, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
