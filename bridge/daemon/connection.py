@@ -42,6 +42,8 @@ class Connection(Protocol):
         at_once: method and path ─▶ what may answer without waiting.
         patience: seconds in the place of `HEAD_SECONDS`.
         idle: seconds for which a connection may stay open with nothing said.
+        silence: seconds for which nothing of a body may come that is waited for; None where the application looks to
+            that itself.
         arguments, named: uvicorn's.
     """
 
@@ -52,10 +54,14 @@ class Connection(Protocol):
         at_once: Mapping[tuple[bytes, bytes], AtOnce] = MappingProxyType({}),
         patience: float = HEAD_SECONDS,
         idle: float = HEAD_SECONDS,
+        silence: float | None = None,
         **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)
         self._most, self._at_once, self._patience, self._idle = most, at_once, patience, idle
+        self._silence = silence
+        self._silent_since: float | None = None
+        """Since when nothing has come of a body; None while none is on its way."""
         self._asked: AtOnce | None = None
         """Of the request that is read, as long as the application does not know of it."""
         self._body = b""
@@ -119,6 +125,7 @@ class Connection(Protocol):
         if len(self.headers) > HEADERS:
             raise ValueError("too many headers")
         self._waits_since, self._came = None, 0
+        self._silent_since = self.loop.time()
         parser = self.parser
         asked = self._at_once.get((parser.get_method(), self.url))
         if (
@@ -130,14 +137,14 @@ class Connection(Protocol):
             self._asked, self._body = asked, b""
 
     def on_body(self, body: bytes) -> None:
-        self._came = 0
+        self._came, self._silent_since = 0, self.loop.time()
         if self._asked is None:
             super().on_body(body)
         else:
             self._body += body
 
     def on_message_complete(self) -> None:
-        self._came, self._between = 0, True
+        self._came, self._between, self._silent_since = 0, True, None
         if self._asked is not None:
             answer = self._asked(self.headers, self._body)
             if answer is not None:
@@ -164,6 +171,12 @@ class Connection(Protocol):
         if not self._is_busy:
             self._waits_since = self.loop.time()
 
+    @property
+    def _takes_no_body(self) -> bool:
+        """Whether it is not the client's fault that nothing comes."""
+        cycle = self.cycle
+        return self.flow.read_paused or (cycle is not None and cycle.waiting_for_100_continue)
+
     def _look_again(self) -> None:
         # One timer that goes on costs less than one for each request.
         self._looking = self.loop.call_later(self._patience / 6, self._look)
@@ -177,6 +190,12 @@ class Connection(Protocol):
                 self._refuse(408, "the request's head did not come in time")
             else:
                 self.transport.close()
+        if self._silence is not None and self._silent_since is not None and not closing:
+            if self._takes_no_body:
+                self._silent_since = now
+            elif now - self._silent_since > self._silence:
+                # The application hears that its client has gone, and breaks off what it was doing for it.
+                self._refuse(408, "the request's body did not come in time")
         unread = self._gathering.get_write_buffer_size()
         if not unread and not closing:
             self._unread_since = None

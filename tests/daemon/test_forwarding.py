@@ -7,6 +7,7 @@ import gzip
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -202,6 +203,28 @@ def test_who_has_gone_is_worked_for_no_longer(engine: Engine, through: str) -> N
     engine.answer = OK
     assert httpx.get(through + "/_x").json() == {}
     assert len(engine.bodies) == 2
+
+
+def test_a_body_that_does_not_go_on_is_not_waited_for(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "bridge.toml").write_text("[serve.limits]\nseconds = 2\n")
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+    with proxied(tmp_path, engine.url, "articles") as url:
+        # Passed on as it comes, and read first.
+        for path in (b"/_x", b"/articles/_doc", b"/_bulk"):
+            assert said(url, head % path + b"half", end=True) == b""
+        assert engine.gone.wait(30)
+        # One that goes on slowly, for longer than that in all.
+        host, _, port = url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(head % b"/_x")
+            for _ in range(5):
+                connection.sendall(b"a" * 20)
+                time.sleep(0.8)
+            assert connection.recv(65_536).endswith(b"{}")
+        # And an engine that takes its time is no client that does not.
+        engine.answer = lambda head, body: time.sleep(4) or OK  # type: ignore[func-returns-value]
+        assert httpx.post(url + "/_x", content=b"a", timeout=30).json() == {}
+    assert engine.bodies[-2:] == [b"a" * 100, b"a"]
 
 
 def test_for_whom_a_request_is(engine: Engine, through: str) -> None:
