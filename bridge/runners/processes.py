@@ -6,12 +6,14 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 
 from bridge.errors import BridgeError, SourceError
 from bridge.runners import worker
@@ -19,6 +21,9 @@ from bridge.runners.work import Encoded, ModelSpec, Reading, Work
 
 _AHEAD = 2
 """Batches a worker that are read and not yet written: one that it encodes, one that waits for it."""
+
+_LOOK, _GRACE = 0.5, 5.0
+"""Seconds between two looks for workers that have died, and after which a pool that knows of one would have ended."""
 
 
 class Processes:
@@ -38,6 +43,8 @@ class Processes:
             initargs=(context.Value("i", 0), alive, threads, pickle.dumps((self.spec, work))),
         )
         unread = _reading_end(pool)
+        over = threading.Event()
+        threading.Thread(target=_watch, args=(pool, over), daemon=True).start()
         under_way: deque[Future[Encoded]] = deque()
         try:
             try:
@@ -65,6 +72,7 @@ class Processes:
             if unread is not None:
                 threading.Thread(target=_read_out, args=(unread,), daemon=True).start()
             pool.shutdown(cancel_futures=True)
+            over.set()
             alive.close()
 
 
@@ -85,6 +93,27 @@ def _read_out(end: int) -> None:
             pass
     finally:
         os.close(end)
+
+
+def _watch(pool: ProcessPoolExecutor, over: threading.Event) -> None:
+    """End a pool that waits for the rest of an answer in whose midst a worker has died.
+
+    It reads an answer to its end, and looks only then who has died. Once nobody is left who could write to that pipe,
+    neither a worker nor this process, the end comes, and the pool knows that it is broken.
+    """
+    workers = getattr(pool, "_processes", None)
+    writer = getattr(getattr(pool, "_result_queue", None), "_writer", None)
+    if workers is None or writer is None:
+        return
+    dead: dict[int, float] = {}
+    while not over.wait(_LOOK):
+        now = time.monotonic()
+        for pid, process in list(workers.items()):
+            if wait([process.sentinel], 0) and now - dead.setdefault(pid, now) > _GRACE:
+                for one in list(workers.values()):
+                    one.kill()
+                writer.close()
+                return
 
 
 def _results(under_way: deque[Future[Encoded]]) -> Iterator[Encoded]:

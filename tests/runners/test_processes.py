@@ -22,6 +22,7 @@ from bridge.prune import parse_pruning
 from bridge.runners import worker
 from bridge.runners.processes import Processes
 from bridge.runners.work import ModelSpec
+from tests.runners import dying
 from tests.runners.helpers import (
     WORKERS,
     After,
@@ -76,6 +77,16 @@ class TestProcesses:
         same_totals(write(corpus, output, lexical, runner), expected)
         assert same_file(whole, output) == 0
         assert whole.read_bytes() == output.read_bytes()
+
+    @pytest.mark.timeout(60)
+    def test_a_worker_that_dies_in_the_midst_of_an_answer(
+        self, corpus: Path, lexical: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The pool waits for the rest of it, which nobody is there to write."""
+        monkeypatch.setattr(worker, "encode", dying.half_an_answer)
+        with pytest.raises(BridgeError, match=r"a worker process ended before .*; the same command goes on there"):
+            write(corpus, tmp_path / "v.jsonl", lexical, Processes(ModelSpec(str(lexical)), WORKERS))
+        assert spawned() == []
 
     def test_a_process_that_is_killed_takes_its_workers_along(
         self, corpus: Path, splade: Path, tmp_path: Path, plain: Any
