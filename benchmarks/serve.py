@@ -118,8 +118,14 @@ def request_of(url: str, path: str, body: dict[str, object]) -> bytes:
 async def answer_of(reader: asyncio.StreamReader) -> int:
     """Reads one answer; its status."""
     head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
-    await reader.readexactly(length)
+    _, said, rest = head.lower().partition(b"content-length:")
+    if said:
+        await reader.readexactly(int(rest.split(b"\r\n", 1)[0]))
+    else:
+        # In pieces, as newer Elasticsearch answers.
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            await reader.readexactly(size + 2)
+        await reader.readexactly(2)
     return int(head[9:12])
 
 
