@@ -1,6 +1,6 @@
 """A load of a million documents: does it end, does memory stay flat, does it keep its pace.
 
-    python benchmarks/million.py                       on the embedded OpenSearch node; 8 to 25 minutes on two cores
+    python benchmarks/million.py                       on the embedded OpenSearch node; 11 to 60 minutes on two cores
     python benchmarks/million.py --documents 100000    a tenth of it
     python benchmarks/million.py --apart               engine and clients on processors of their own
 

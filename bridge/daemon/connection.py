@@ -42,8 +42,8 @@ class Connection(Protocol):
         at_once: method and path ─▶ what may answer without waiting.
         patience: seconds in the place of `HEAD_SECONDS`.
         idle: seconds for which a connection may stay open with nothing said.
-        silence: seconds for which nothing of a body may come that is waited for; None where the application looks to
-            that itself.
+        bodies: whether a body of which nothing more comes is waited for no longer than `patience`, too; else the
+            application looks to that itself.
         arguments, named: uvicorn's.
     """
 
@@ -54,12 +54,12 @@ class Connection(Protocol):
         at_once: Mapping[tuple[bytes, bytes], AtOnce] = MappingProxyType({}),
         patience: float = HEAD_SECONDS,
         idle: float = HEAD_SECONDS,
-        silence: float | None = None,
+        bodies: bool = False,
         **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)
         self._most, self._at_once, self._patience, self._idle = most, at_once, patience, idle
-        self._silence = silence
+        self._bodies = bodies
         self._silent_since: float | None = None
         """Since when nothing has come of a body; None while none is on its way."""
         self._asked: AtOnce | None = None
@@ -190,10 +190,10 @@ class Connection(Protocol):
                 self._refuse(408, "the request's head did not come in time")
             else:
                 self.transport.close()
-        if self._silence is not None and self._silent_since is not None and not closing:
+        if self._bodies and self._silent_since is not None and not closing:
             if self._takes_no_body:
                 self._silent_since = now
-            elif now - self._silent_since > self._silence:
+            elif now - self._silent_since > self._patience:
                 # The application hears that its client has gone, and breaks off what it was doing for it.
                 self._refuse(408, "the request's body did not come in time")
         unread = self._gathering.get_write_buffer_size()

@@ -70,8 +70,7 @@ def proxy(settings: Settings, started: Callable[[str], None] = lambda url: None)
         raise SettingsError("proxy: name the engine with --upstream")
     if not own.proxied:
         raise SettingsError("proxy: name an index that it is for, with --index or as proxied in the [serve] table")
-    silence = min(HEAD_SECONDS, own.limits.seconds)
-    _run(make_proxy(settings, settings.engine.url), own, started, keep_alive=3600, silence=silence)
+    _run(make_proxy(settings, settings.engine.url), own, started, keep_alive=3600, bodies=True)
 
 
 def _run(
@@ -81,14 +80,15 @@ def _run(
     at_once: Mapping[tuple[bytes, bytes], AtOnce] = MappingProxyType({}),
     *,
     keep_alive: int = 15,
-    silence: float | None = None,
+    bodies: bool = False,
 ) -> None:
     """`keep_alive` is for how many seconds a connection stays open with nothing said: clients of engines, which never
-    close one, take it that the next request finds it open. `silence` is for how many a body may not go on."""
+    close one, take it that the next request finds it open. `bodies` is a
+    `Connection`'s."""
     limits = own.limits
     connection = partial(
         Connection, most=limits.connections, at_once=at_once, patience=min(HEAD_SECONDS, limits.seconds),
-        idle=keep_alive, silence=silence,
+        idle=keep_alive, bodies=bodies,
     )  # fmt: skip
     with listening(own) as found:
         start_logging(own.log)
