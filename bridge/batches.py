@@ -64,7 +64,7 @@ class Effect(msgspec.Struct, frozen=True):
     passages: int
     terms: int
     mass: float
-    """The sum of the weights that are left."""
+    """The sum of the weights that are left, where any are pruned."""
     removed: int
     removed_mass: float
 
@@ -279,6 +279,7 @@ class Batches:
         vectors = {place: read.given for place, read in found.items() if isinstance(read.given, SparseVector)}
         vectors |= {place: one.vector for place, one in prepared.items() if one.vector is not None}
         written = self._written(vectors)
+        pruned = self.model.preparation.pruning is not None
         for place, read in found.items():
             if place in settled:
                 continue
@@ -287,7 +288,8 @@ class Batches:
             if one := prepared.get(place):
                 if one.vector is None:
                     passages = tuple(EncodedPassage(cut.start, cut.end, vector) for cut, vector in one.nested)
-                effects[place] = Effect(one.passages, one.terms, one.mass, one.removed, one.removed_mass)
+                mass = one.mass if pruned else 0.0
+                effects[place] = Effect(one.passages, one.terms, mass, one.removed, one.removed_mass)
             elif isinstance(read.given, ReadyVector):
                 sparse = read.given
             elif not isinstance(read.given, str | SparseVector):

@@ -1,8 +1,8 @@
 """Vectors ─▶ the text of `rank_features` values, a batch at a time.
 
 To name each token, round each weight and write both takes longer than to look a text's words up. There are only so many
-tokens and weights (see `bridge.tokens`), so the texts of all lie one after the other in one array, and the texts of a
-batch are gathered from it by a few array operations for all of its vectors together.
+tokens and weights (see `bridge.tokens`), so the texts of all are kept, and those of a batch are taken from them for all
+of its vectors together.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from bridge.tokens import feature_key, stored_numbers, stored_places
 FROM = 2_000
 """Vectors; so many come before the texts of all tokens are worth writing, which takes a fraction of a second."""
 
-_Places = npt.NDArray[np.int32]
-
 
 class FeatureText:
     """Writes the vectors of one vocabulary. For one thread.
@@ -39,7 +37,7 @@ class FeatureText:
     def of(self, vectors: Sequence[SparseVector]) -> list[SparseVector | ReadyVector]:
         """Each vector as its text, in order.
 
-        One stays as it is where it has a token that the vocabulary does not list, or a weight that no engine takes:
+        One stays as it is where it is of another vocabulary, or has a token or a weight that no engine takes:
         `bridge.tokens.field_value` writes it, or says what is wrong.
         """
         found: list[SparseVector | ReadyVector] = list(vectors)
@@ -63,55 +61,47 @@ class FeatureText:
 
 
 class _Table:
-    """The texts of all tokens, ``"name":``, and after them those of all weights, ``1.5,``; and where each stands."""
+    """The texts of all tokens, ``"name":``, and of all weights, ``1.5,``."""
 
     def __init__(self, vocabulary: TokenVocabulary) -> None:
-        self._tokens = tokens = [vocabulary.token(i) for i in range(len(vocabulary))]
+        self._tokens = [vocabulary.token(i) for i in range(len(vocabulary))]
+        self._names = _objects(list(map(_name, self._tokens)))
+        self._dotted = np.fromiter(("." in token for token in self._tokens), np.bool_, len(self._tokens))
         self._numbers = stored_numbers()
-        names = list(map(_name, tokens))
-        weights = [b"" if number is None else msgspec.json.encode(number) + b"," for number in self._numbers.tolist()]
-        self._text = np.frombuffer(b"".join((*names, *weights)), dtype=np.uint8)
-        self._name_length = np.fromiter(map(len, names), np.int32, len(names))
-        self._weight_length = np.fromiter(map(len, weights), np.int32, len(weights))
-        self._name_start = _starts(self._name_length, 0)
-        self._weight_start = _starts(self._weight_length, int(self._name_length.sum()))
-        self._dotted = np.fromiter(("." in token for token in tokens), np.bool_, len(tokens))
+        self._weights = _objects(
+            [b"" if number is None else msgspec.json.encode(number) + b"," for number in self._numbers.tolist()]
+        )
+        self._nameless, self._weightless = self._names == b"", self._weights == b""
 
     def written(self, vectors: Sequence[SparseVector]) -> list[ReadyVector | None]:
         """Each vector, none of them empty, as its text; None for one that has a token or weight without."""
         ids = np.concatenate([vector.ids for vector in vectors])
         weights = stored_places(np.concatenate([vector.weights for vector in vectors]))
         bounds = np.cumsum([0, *(len(vector.ids) for vector in vectors)])
-        strange = (ids >= len(self._tokens)) | (weights >= len(self._numbers))
-        if strange.any():
-            ids, weights = np.where(strange, 0, ids), np.where(strange, 0, weights)
-        strange |= (self._name_length[ids] == 0) | (self._weight_length[weights] == 0)
+        new, strange = ids >= len(self._tokens), weights >= len(self._numbers)
+        if new.any() or strange.any():
+            ids, weights = np.where(new, 0, ids), np.where(strange, 0, weights)
+        strange |= self._nameless[ids] | self._weightless[weights]
         left_out, dotted = _vectors_of(strange, bounds), _vectors_of(self._dotted[ids], bounds)
-        text, ends = self._gathered(ids, weights)
-        last = [0, *ends[2 * bounds[1:] - 1].tolist()]
+        pieces = np.empty(2 * len(ids), object)
+        pieces[0::2], pieces[1::2] = self._names[ids], self._weights[weights]
+        for place in _vectors_of(new, bounds):
+            own = slice(bounds[place], bounds[place + 1])
+            names = _new_names(vectors[place], new[own])
+            pieces[0::2][own][new[own]] = names
+            if not all(names):
+                left_out.add(place)
+        texts: list[bytes] = pieces.tolist()
         found: list[ReadyVector | None] = []
-        for place, (start, end) in enumerate(pairwise(last)):
+        for place, (start, end) in enumerate(pairwise(bounds.tolist())):
             if place in left_out:
                 found.append(None)
                 continue
-            beside = None
-            if place in dotted:
-                own = slice(bounds[place], bounds[place + 1])
-                beside = self._by_token(ids[own], weights[own])
+            beside = self._by_token(ids[start:end], weights[start:end]) if place in dotted else None
             # The last weight's comma is the object's end.
-            found.append(ReadyVector(msgspec.Raw(b"{%b}" % text[start : end - 1]), beside, ""))
+            text = b"".join(texts[2 * start : 2 * end])[:-1]
+            found.append(ReadyVector(msgspec.Raw(b"{%b}" % text), beside, ""))
         return found
-
-    def _gathered(self, ids: npt.NDArray[np.int32], weights: npt.NDArray[np.uint32]) -> tuple[bytes, _Places]:
-        """The texts of names and weights in turn, and where each ends."""
-        starts, lengths = np.empty(2 * len(ids), np.int32), np.empty(2 * len(ids), np.int32)
-        starts[0::2], starts[1::2] = self._name_start[ids], self._weight_start[weights]
-        lengths[0::2], lengths[1::2] = self._name_length[ids], self._weight_length[weights]
-        ends = np.cumsum(lengths, dtype=np.int32)
-        # Where each byte comes from: as far from its own place as its piece's beginning is.
-        source = np.repeat(starts - (ends - lengths), lengths)
-        source += np.arange(len(source), dtype=np.int32)
-        return self._text[source].tobytes(), ends
 
     def _by_token(self, ids: npt.NDArray[np.int32], weights: npt.NDArray[np.uint32]) -> msgspec.Raw:
         """The tokens that hold a dot under their own names."""
@@ -127,8 +117,16 @@ def _name(token: str) -> bytes:
         return b""
 
 
-def _starts(lengths: _Places, first: int) -> _Places:
-    return (np.cumsum(lengths, dtype=np.int64) - lengths + first).astype(np.int32)
+def _new_names(vector: SparseVector, new: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
+    """The names of those tokens that lie over the vocabulary; empty for one that is written in another way."""
+    tokens = vector.vocabulary.tokens(vector.ids[new])
+    return _objects([b"" if "." in token else _name(token) for token in tokens])
+
+
+def _objects(texts: list[bytes]) -> npt.NDArray[np.object_]:
+    found = np.empty(len(texts), object)
+    found[:] = texts
+    return found
 
 
 def _vectors_of(entries: npt.NDArray[np.bool_], bounds: npt.NDArray[np.int64]) -> set[int]:

@@ -100,12 +100,16 @@ class Prepared(msgspec.Struct, frozen=True):
     """How many the text was cut into; 1 where it is taken whole."""
     terms: int = 0
     """Entries that are left, of all vectors together."""
-    mass: float = 0.0
-    """The sum of their weights."""
     removed: int = 0
     """Entries that pruning took."""
     removed_mass: float = 0.0
     """The sum of their weights."""
+
+    @property
+    def mass(self) -> float:
+        """The sum of the weights that are left, added up when it is asked for."""
+        left = [vector for _, vector in self.nested] if self.vector is None else [self.vector]
+        return sum(float(vector.weights.sum(dtype="float64")) for vector in left)
 
 
 def prepare(encoder: Encoder, texts: Sequence[str], preparation: Preparation = WHOLE) -> list[Prepared | DocumentError]:
@@ -190,30 +194,20 @@ def _cut(text: str, tokenizer: TokenOffsets, max_tokens: int, overlap: int) -> l
 
 
 def _one(vector: SparseVector, passages: int, pruning: Pruning | None) -> Prepared:
-    left, removed, removed_mass = _pruned(vector, pruning)
-    return Prepared(left, (), passages, len(left), _mass(left), removed, removed_mass)
+    if pruning is None:
+        return Prepared(vector, (), passages, len(vector))
+    left = pruning.apply(vector)
+    return Prepared(left.vector, (), passages, len(left.vector), left.removed, left.removed_mass)
 
 
 def _several(passages: Sequence[Passage], vectors: Sequence[SparseVector], pruning: Pruning | None) -> Prepared:
-    pruned = [_pruned(vector, pruning) for vector in vectors]
-    left = [vector for vector, _, _ in pruned]
+    ones = [_one(vector, 1, pruning) for vector in vectors]
+    nested = tuple((cut, one.vector) for cut, one in zip(passages, ones, strict=True) if one.vector is not None)
     return Prepared(
         None,
-        tuple(zip(passages, left, strict=True)),
+        nested,
         len(passages),
-        sum(map(len, left)),
-        sum(map(_mass, left)),
-        sum(removed for _, removed, _ in pruned),
-        sum(mass for _, _, mass in pruned),
+        sum(one.terms for one in ones),
+        sum(one.removed for one in ones),
+        sum(one.removed_mass for one in ones),
     )
-
-
-def _pruned(vector: SparseVector, pruning: Pruning | None) -> tuple[SparseVector, int, float]:
-    if pruning is None:
-        return vector, 0, 0.0
-    found = pruning.apply(vector)
-    return found.vector, found.removed, found.removed_mass
-
-
-def _mass(vector: SparseVector) -> float:
-    return float(vector.weights.sum(dtype="float64"))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.encode import analysis
-from bridge.encode.analysis import MAX_TERM_LENGTH, STEMMERS, NumberedWords, WordAnalyzer, fold_accents, stemmer_for
+from bridge.encode.analysis import MAX_TERM_LENGTH, STEMMERS, WordAnalyzer, fold_accents, stemmer_for
 
 
 def terms(text: str, language: str | None = None) -> list[str]:
@@ -162,42 +162,13 @@ def whole_words(text: str) -> list[str]:
 @settings(max_examples=2000, deadline=None)
 @given(st.text(alphabet=st.sampled_from(LETTERS), max_size=40) | st.text(max_size=40))
 def test_words_of_the_runs_of_a_text_are_the_words_of_the_text(content: str) -> None:
-    runs = [run.decode("utf-8", "surrogatepass") for run in analysis._parted(content).split()]
+    runs = [run.decode("utf-8", "surrogatepass") for run in analysis.parted(content).split()]
     assert [word for run in runs for word in analysis._words(run)] == whole_words(content)
 
 
 def test_a_sentence_without_spaces_is_analyzed_by_its_words() -> None:
     sentence = "学而时习之，不亦说乎？有朋自远方来，不亦乐乎？" * 5
     assert terms(sentence) == [term for word in whole_words(sentence) for term in terms(word)]
-
-
-def test_numbered_words_are_the_terms() -> None:
-    analyzer = WordAnalyzer("english")
-    texts = ["The cats' get_HTTPResponse", "", "strange  dogs, 字 strange\0 cats", "2024 cats"]
-    index = {term: number for number, term in enumerate(["cat", "dog", "the", "2024"])}
-    numbered = NumberedWords(analyzer, index)
-    for _ in range(2):
-        others: dict[str, int] = {}
-        asked: list[str] = []
-
-        def number(new: list[str], asked: list[str] = asked, others: dict[str, int] = others) -> list[int]:
-            asked += new
-            return [others.setdefault(term, 100 + len(others)) for term in new]
-
-        numbers, places = numbered.of(texts, number)
-        names = {number: term for term, number in (index | others).items()}
-        read = analyzer.terms(texts)
-        assert [[names[n] for n, p in zip(numbers, places, strict=True) if p == i] for i in range(len(texts))] == read
-        assert asked == list(dict.fromkeys(term for terms in read for term in terms if term not in index))
-
-
-def test_new_terms_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysis, "_CACHED_RUNS", 100)
-    numbered = NumberedWords(WordAnalyzer("english"), {})
-    for i in range(500):
-        numbers, _ = numbered.of([f"word{i} other"], lambda new: list(range(len(new))))
-        assert numbers.tolist() == [0, 1]
-    assert len(numbered._known.others) <= 102
 
 
 def test_texts_of_a_batch_do_not_touch_each_other() -> None:

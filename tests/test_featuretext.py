@@ -73,21 +73,40 @@ def test_a_weight_that_no_engine_takes_is_refused_as_ever_and_spoils_no_other(we
         assert bytes(ready_value(one, "opensearch")) == alone(vectors[place], "opensearch")
 
 
-def test_what_the_vocabulary_does_not_list_is_left_as_it_is() -> None:
+@settings(deadline=None)
+@given(st.lists(st.tuples(Entries, st.dictionaries(st.sampled_from(["new", "néw", "\u2024", "x\u2025"]), Weight))))
+def test_tokens_that_lie_over_the_vocabulary(batch: list[tuple[dict[int, float], dict[str, float]]]) -> None:
     overlay = OverlayVocabulary(VOCABULARY)
-    new = overlay.id_of("new")
     vectors = [
-        vector({0: 1.0, new: 2.0}, overlay),
+        vector(listed | {overlay.id_of(token): weight for token, weight in new.items()}, overlay)
+        for listed, new in batch
+    ]
+    for one, written in zip(vectors, FeatureText(VOCABULARY, start=0).of(vectors), strict=True):
+        if not len(one):
+            assert written is one
+            continue
+        assert isinstance(written, ReadyVector)
+        for product in ("opensearch", "elasticsearch"):
+            assert bytes(ready_value(written, product)) == alone(one, product)
+
+
+def test_what_is_written_in_another_way_is_left_as_it_is() -> None:
+    overlay = OverlayVocabulary(VOCABULARY)
+    dotted, unwritable = overlay.id_of("new.one"), overlay.id_of("new\ud800")
+    vectors = [
+        vector({0: 1.0, dotted: 2.0}, overlay),
+        vector({0: 1.0, unwritable: 2.0}, overlay),
         vector({0: 1.0, 1: 2.0}, overlay),
         vector({0: 1.0}, TokenVocabulary(["other"])),
         vector({0: 1.0, SURROGATE: 1.0}),
         vector({}),
     ]
     written = FeatureText(VOCABULARY, start=0).of(vectors)
-    assert [one is given for one, given in zip(written, vectors, strict=True)] == [True, False, True, True, True]
-    one = written[1]
+    same = [one is given for one, given in zip(written, vectors, strict=True)]
+    assert same == [True, True, False, True, True, True]
+    one = written[2]
     assert isinstance(one, ReadyVector)
-    assert bytes(ready_value(one, "opensearch")) == alone(vectors[1], "opensearch")
+    assert bytes(ready_value(one, "opensearch")) == alone(vectors[2], "opensearch")
 
 
 def test_few_vectors_are_not_worth_a_table() -> None:

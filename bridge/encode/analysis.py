@@ -14,15 +14,12 @@ A *word* is a run of letters, marks and digits of one kind of script. Then, in t
 from __future__ import annotations
 
 import re
-import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import chain, pairwise
 from typing import Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import regex
 
 from bridge.offsets import Span
@@ -87,7 +84,7 @@ def stemmer_for(language: str | None) -> str | None:
 Term = TypeVar("Term")
 
 
-class _Known(dict[bytes, tuple[Term, ...]]):
+class KnownRuns(dict[bytes, tuple[Term, ...]]):
     """Runs of bytes ─▶ what their words give, analyzed on first sight; a text is mostly words seen before."""
 
     def __init__(self, of_word: Callable[[str], Iterable[Term]]) -> None:
@@ -95,19 +92,27 @@ class _Known(dict[bytes, tuple[Term, ...]]):
         self._of_word = of_word
 
     def __missing__(self, run: bytes) -> tuple[Term, ...]:
+        found = self.analyzed(run)
+        self.keep(run, found)
+        return found
+
+    def analyzed(self, run: bytes) -> tuple[Term, ...]:
+        """What the words of a run give."""
         words = _words(run.decode("utf-8", "surrogatepass"))
         if len(run) > _LONGEST_CACHED and len(words) > 1:
             return tuple(chain.from_iterable(self[word.encode("utf-8", "surrogatepass")] for word in words))
-        found = tuple(chain.from_iterable(map(self._of_word, words)))
+        return tuple(chain.from_iterable(map(self._of_word, words)))
+
+    def keep(self, run: bytes, found: tuple[Term, ...]) -> None:
+        """Remember it, unless it is long; memory is bounded."""
         if len(run) <= _LONGEST_CACHED:
             if len(self) >= _CACHED_RUNS:
                 self.clear()
             self[run] = found
-        return found
 
     def of(self, text: str) -> list[Term]:
         """Of all runs of a text, in its order."""
-        return list(chain.from_iterable(map(self.__getitem__, _parted(text).split())))
+        return list(chain.from_iterable(map(self.__getitem__, parted(text).split())))
 
 
 class WordAnalyzer:
@@ -115,8 +120,8 @@ class WordAnalyzer:
 
     def __init__(self, stemmer: str | None = None) -> None:
         self.stemmer = stemmer
-        self._known = _Known(self.of_word)
-        self._known_forms = _Known(self._formed)
+        self._known = KnownRuns(self.of_word)
+        self._known_forms = KnownRuns(self._formed)
         self._stem: Callable[[str], str] = lambda word: word
         if stemmer is not None:
             import Stemmer
@@ -163,70 +168,10 @@ class WordAnalyzer:
         return fold_accents(self._stem(form.casefold()[:MAX_TERM_LENGTH]))
 
 
-class NumberedWords:
-    """The terms of texts as their numbers in an index: words seen before go straight to them. Safe to share."""
-
-    def __init__(self, analyzer: WordAnalyzer, index: Mapping[str, int]) -> None:
-        self._analyzer, self._index = analyzer, index
-        self._known = _Numbers(analyzer, index)
-
-    def of(
-        self, texts: Sequence[str], others: Callable[[list[str]], list[int]]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The numbers of all terms, in reading order, repeats kept, and the place of the text that each is in.
-
-        Args:
-            texts: any number.
-            others: what gives terms that are not in the index their numbers.
-        """
-        known = self._known
-        if len(known.others) >= _CACHED_RUNS:
-            known = self._known = _Numbers(self._analyzer, self._index)
-        runs = (b" %b " % _END_RUN).join(map(_parted, texts)).split()
-        found = np.fromiter(chain.from_iterable(map(known.__getitem__, runs)), dtype=np.int64)
-        ends = found == _END
-        numbers, places = found[~ends], np.cumsum(ends)[~ends]
-        strange = numbers < _END
-        if strange.any():
-            codes = numbers[strange].tolist()
-            distinct = list(dict.fromkeys(codes))
-            given = dict(zip(distinct, others([known.others[_END - 1 - code] for code in distinct]), strict=True))
-            numbers[strange] = [given[code] for code in codes]
-        return numbers, places
-
-
-_END_RUN = b"\0"  # between two texts; in none of them, once they are parted
-_END = -1
-
-
-class _Numbers(_Known[int]):
-    """Runs ─▶ the numbers of their terms; below `_END` they count the terms that are not in the index."""
-
-    def __init__(self, analyzer: WordAnalyzer, index: Mapping[str, int]) -> None:
-        super().__init__(lambda word: map(self._number, analyzer.of_word(word)))
-        self.others: list[str] = []
-        self._index = index
-        self._codes: dict[str, int] = {}
-        self._lock = threading.Lock()
-
-    def __missing__(self, run: bytes) -> tuple[int, ...]:
-        return (_END,) if run == _END_RUN else super().__missing__(run)
-
-    def _number(self, term: str) -> int:
-        found = self._index.get(term)
-        if found is None:
-            with self._lock:
-                found = self._codes.get(term)
-                if found is None:
-                    found = self._codes[term] = _END - 1 - len(self.others)
-                    self.others.append(term)
-        return found
-
-
 _BETWEEN = bytes(code if code > 127 or chr(code).isalnum() or chr(code) in "_'" else 32 for code in range(256))
 
 
-def _parted(text: str) -> bytes:
+def parted(text: str) -> bytes:
     """Blanks for all ASCII that no word holds. What is between blanks are runs: each is analyzed like a text."""
     return text.encode("utf-8", "surrogatepass").translate(_BETWEEN)
 

@@ -31,10 +31,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bridge.encode.analysis import Analyzer, NumberedWords, WordAnalyzer, WordOffsets
+from bridge.encode.analysis import Analyzer, WordAnalyzer, WordOffsets
 from bridge.encode.base import OverlayVocabulary, TokenVocabulary
 from bridge.encode.folder import CARD_FILE, file_hash
 from bridge.encode.lookup import Wordpieces, read_idf
+from bridge.encode.numbered import NumberedWords
 from bridge.errors import ModelFormatError
 from bridge.offsets import Span, TokenOffsets
 from bridge.records import SparseVector
