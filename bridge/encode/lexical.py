@@ -166,13 +166,18 @@ class LexicalEncoder:
         vocabulary, card = OverlayVocabulary(self.vocabulary), self.card
         ids, texts_of_ids = self._numbered(texts, vocabulary)
         lengths = np.bincount(texts_of_ids, minlength=len(texts))
-        # Text and term in one number: in its order both ascend.
-        places, counts = np.unique(texts_of_ids * len(vocabulary) + ids, return_counts=True)
-        rows, found = np.divmod(places, max(1, len(vocabulary)))
+        # Text and term in one number: in its order both ascend. The smaller the numbers, the faster they are sorted.
+        size, count = len(vocabulary), len(texts)
+        kind = np.int32 if count * size <= np.iinfo(np.int32).max else np.int64
+        places, counts = np.unique((texts_of_ids * size + ids).astype(kind), return_counts=True)
+        bounds = np.searchsorted(places, np.arange(count + 1, dtype=np.int64) * size)
+        rows = np.repeat(np.arange(count), np.diff(bounds))
+        found = places - rows * size
         impacts = _saturated(counts.astype(np.float64), lengths[rows], card.k1, card.b, card.average_length)
         weights, kept = impacts.astype(np.float32), found.astype(np.int32)
-        bounds = np.searchsorted(rows, np.arange(len(texts) + 1)).tolist()
-        return [SparseVector(kept[start:end], weights[start:end], vocabulary) for start, end in pairwise(bounds)]
+        return [
+            SparseVector(kept[start:end], weights[start:end], vocabulary) for start, end in pairwise(bounds.tolist())
+        ]
 
     def _numbered(
         self, texts: Sequence[str], vocabulary: OverlayVocabulary

@@ -129,12 +129,16 @@ class RunTable:
         """Where each is, or where it would go."""
         hashed = first * self._factors[0] + second * self._factors[1]
         places: _Indices = (hashed >> np.uint64(64 - self._bits)).astype(np.int64)
-        left = np.arange(len(places))
-        while True:
-            there = self._halves.take(places[left], axis=0)
-            # Whatever is in a place that is not free begins with a byte that is no NUL.
-            other = (there[:, 0] != 0) & ((there[:, 0] != first[left]) | (there[:, 1] != second[left]))
-            left = left[other]
-            if not len(left):
-                return places
+        there = self._halves.take(places, axis=0)
+        left = np.flatnonzero(_other(there, first, second))
+        while len(left):
             places[left] = (places[left] + 1) & (len(self._numbers) - 1)
+            there = self._halves.take(places[left], axis=0)
+            left = left[_other(there, first[left], second[left])]
+        return places
+
+
+def _other(there: _Halves, first: _Halves, second: _Halves) -> npt.NDArray[np.bool_]:
+    """Whether what is in these places is something else. Where anything is, its first byte is no NUL."""
+    other: npt.NDArray[np.bool_] = ((there[:, 0] != first) | (there[:, 1] != second)) & (there[:, 0] != 0)
+    return other
