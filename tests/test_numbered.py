@@ -135,6 +135,29 @@ def test_they_are_the_terms(
         check(words, analyzer, index, ["", *texts, " "])
 
 
+def test_long_texts_are_taken_in_portions(
+    analyzer: WordAnalyzer, index: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numbered, "_PORTION", 5000)
+    choose = random.Random(0)
+    texts = [" ".join(choose.choices(WORDS, k=k)) for k in (10, 3000, 0, 1, 900, 10, 10, 700)]
+    texts += ["x" * 12_000, "", "y " + "z" * 9000]
+    check(NumberedWords(analyzer, index), analyzer, index, texts)
+
+
+def test_memory_is_a_portions() -> None:
+    words = NumberedWords(WordAnalyzer("english"), {"word": 0})
+    words.of(["word " * 10_000], lambda new: [])
+    text = "word " * 2_000_000
+    tracemalloc.start()
+    numbers, _ = words.of([text], lambda new: [])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert numbers.tolist() == [0] * 2_000_000
+    # The text in bytes twice, and a number and a place for each word a few times.
+    assert peak < 2 * len(text) + 5 * 8 * 2_000_000 + 40 * numbered._PORTION
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.text(alphabet=st.sampled_from("aB1_'’.,=-/ \n\0éßЖ̸́̈字仮ไทยक्षि½ﬁ™①🙂\u2028\u00a0\ud800"), max_size=40))
