@@ -82,7 +82,8 @@ class _Table:
         if new.any() or strange.any():
             ids, weights = np.where(new, 0, ids), np.where(strange, 0, weights)
         strange |= self._nameless[ids] | self._weightless[weights]
-        left_out, dotted = _vectors_of(strange, bounds), _vectors_of(self._dotted[ids], bounds)
+        dotted = self._dotted[ids] & ~new
+        left_out, have_dots = _vectors_of(strange, bounds), _vectors_of(dotted, bounds)
         pieces = np.empty(2 * len(ids), object)
         pieces[0::2], pieces[1::2] = self._names[ids], self._weights[weights]
         for place in _vectors_of(new, bounds):
@@ -97,16 +98,18 @@ class _Table:
             if place in left_out:
                 found.append(None)
                 continue
-            beside = self._by_token(ids[start:end], weights[start:end]) if place in dotted else None
+            beside = None
+            if place in have_dots:
+                own = start + np.flatnonzero(dotted[start:end])
+                beside = self._by_token(ids[own], weights[own])
             # The last weight's comma is the object's end.
             text = b"".join(texts[2 * start : 2 * end])[:-1]
             found.append(ReadyVector(msgspec.Raw(b"{%b}" % text), beside, ""))
         return found
 
     def _by_token(self, ids: npt.NDArray[np.int32], weights: npt.NDArray[np.uint32]) -> msgspec.Raw:
-        """The tokens that hold a dot under their own names."""
-        kept = self._dotted[ids]
-        pairs = zip(ids[kept].tolist(), self._numbers[weights[kept]].tolist(), strict=True)
+        """Tokens that hold a dot under their own names."""
+        pairs = zip(ids.tolist(), self._numbers[weights].tolist(), strict=True)
         return msgspec.Raw(msgspec.json.encode({self._tokens[i]: number for i, number in pairs}))
 
 

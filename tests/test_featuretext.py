@@ -16,8 +16,8 @@ from bridge.records import Product, ReadyVector, SparseVector
 from bridge.tokens import SMALLEST_WEIGHT, field_value
 
 TOKENS = [
-    "sea",
     ".",
+    "sea",
     "##.",
     "a.b",
     "",
@@ -47,10 +47,7 @@ def alone(one: SparseVector, product: Product) -> bytes:
     return msgspec.json.encode(field_value(one, "rank_features", product))
 
 
-@settings(deadline=None)
-@given(st.lists(Entries, max_size=20))
-def test_any_vectors(batch: list[dict[int, float]]) -> None:
-    vectors = list(map(vector, batch))
+def check(vectors: list[SparseVector]) -> None:
     for one, written in zip(vectors, FeatureText(VOCABULARY, start=0).of(vectors), strict=True):
         if not len(one):
             assert written is one
@@ -58,6 +55,12 @@ def test_any_vectors(batch: list[dict[int, float]]) -> None:
         assert isinstance(written, ReadyVector)
         for product in ("opensearch", "elasticsearch"):
             assert bytes(ready_value(written, product)) == alone(one, product)
+
+
+@settings(deadline=None)
+@given(st.lists(Entries, max_size=20))
+def test_any_vectors(batch: list[dict[int, float]]) -> None:
+    check(list(map(vector, batch)))
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, SMALLEST_WEIGHT / 2, np.inf, -np.inf, np.nan])
@@ -81,13 +84,7 @@ def test_tokens_that_lie_over_the_vocabulary(batch: list[tuple[dict[int, float],
         vector(listed | {overlay.id_of(token): weight for token, weight in new.items()}, overlay)
         for listed, new in batch
     ]
-    for one, written in zip(vectors, FeatureText(VOCABULARY, start=0).of(vectors), strict=True):
-        if not len(one):
-            assert written is one
-            continue
-        assert isinstance(written, ReadyVector)
-        for product in ("opensearch", "elasticsearch"):
-            assert bytes(ready_value(written, product)) == alone(one, product)
+    check(vectors)
 
 
 def test_what_is_written_in_another_way_is_left_as_it_is() -> None:
