@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,9 +23,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.ingest import INDEX, SHARED, engine_at
-
-CORPUS = SHARED / "data" / "corpora" / "msdocs100k" / "corpus.jsonl.gz"
+from benchmarks.ingest import INDEX, engine_at
+from benchmarks.million import CORPUS, worker
 
 
 def work(url: str, source: Path) -> None:
@@ -56,13 +53,8 @@ def work(url: str, source: Path) -> None:
 
 def load(url: str, source: Path) -> dict[str, Any]:
     """Run `work` in a process; its totals, and the seconds from its start to its end."""
-    environment = os.environ | {"BRIDGE_DATA_DIR": os.environ.get("BRIDGE_DATA_DIR", str(source.parent / "data"))}
     started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, __file__, "--worker", url, str(source)],
-        stdout=subprocess.PIPE, text=True, check=True, env=environment,
-    )  # fmt: skip
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found = worker(__file__, url, source)
     return found | {"seconds": time.perf_counter() - started}
 
 

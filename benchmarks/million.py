@@ -44,9 +44,12 @@ POINTS, SHOWN = 100, 20
 """How many times the pace is noted, and shown."""
 
 
+CORPUS = SHARED / "data" / "corpora" / "msdocs100k" / "corpus.jsonl.gz"
+
+
 def recombined() -> Iterator[dict[str, str]]:
     """Documents without end, the same ones each time."""
-    with gzip.open(SHARED / "data" / "corpora" / "msdocs100k" / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
+    with gzip.open(CORPUS, "rt", encoding="utf-8") as lines:
         texts = [json.loads(line)["text"] for line in lines]
     choose = random.Random(0)
     for number in numbers():
@@ -100,15 +103,21 @@ def work(url: str, source: Path, documents: int, model: str | None) -> None:
 
 def load(url: str, source: Path, documents: int, model: str | None = None) -> dict[str, Any]:
     """Run `work` in a process."""
-    environment = os.environ | {"BRIDGE_DATA_DIR": os.environ.get("BRIDGE_DATA_DIR", str(source.parent / "data"))}
-    done = subprocess.run(
-        [sys.executable, __file__, "--worker", url, str(source), str(documents), *([model] if model else [])],
-        stdout=subprocess.PIPE, text=True, check=True, env=environment,
-    )  # fmt: skip
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found = worker(__file__, url, source, str(documents), *([model] if model else []))
     found["seen"] = [(0, 0.0), *map(tuple, found["seen"])]
     if found["indexed"] != documents or found["count"] != documents:
         raise RuntimeError(f"{found['indexed']} of {documents} documents were indexed, {found['count']} are there")
+    return found
+
+
+def worker(script: str, url: str, source: Path, *arguments: str) -> dict[str, Any]:
+    """Run the `--worker` of a script in a process; what it printed last."""
+    environment = os.environ | {"BRIDGE_DATA_DIR": os.environ.get("BRIDGE_DATA_DIR", str(source.parent / "data"))}
+    done = subprocess.run(
+        [sys.executable, script, "--worker", url, str(source), *arguments],
+        stdout=subprocess.PIPE, text=True, check=True, env=environment,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 

@@ -290,9 +290,6 @@ class BulkSender:
             ((operation, result),) = item.items()
             status, error = int(result.get("status", 0)), result.get("error")
             verdict = judge(status, error)
-            if verdict is Verdict.DONE:
-                outcomes[place] = _outcome(document, status, error, delivery.attempt)
-                continue
             if verdict is Verdict.THROTTLED:
                 delivery.throttled[place] = delivery.throttled.get(place, 0) + 1
                 if delivery.throttled[place] >= _TRIES_IF_THROTTLED:

@@ -100,8 +100,8 @@ class _Table:
                 continue
             beside = None
             if place in have_dots:
-                own = start + np.flatnonzero(dotted[start:end])
-                beside = self._by_token(ids[own], weights[own])
+                dots = start + np.flatnonzero(dotted[start:end])
+                beside = self._by_token(ids[dots], weights[dots])
             # The last weight's comma is the object's end.
             text = b"".join(texts[2 * start : 2 * end])[:-1]
             found.append(ReadyVector(msgspec.Raw(b"{%b}" % text), beside, ""))

@@ -93,7 +93,10 @@ class KnownRuns(dict[bytes, tuple[Term, ...]]):
 
     def __missing__(self, run: bytes) -> tuple[Term, ...]:
         found = self.analyzed(run)
-        self.keep(run, found)
+        if len(run) <= _LONGEST_CACHED:
+            if len(self) >= _CACHED_RUNS:
+                self.clear()
+            self[run] = found
         return found
 
     def analyzed(self, run: bytes) -> tuple[Term, ...]:
@@ -102,13 +105,6 @@ class KnownRuns(dict[bytes, tuple[Term, ...]]):
         if len(run) > _LONGEST_CACHED and len(words) > 1:
             return tuple(chain.from_iterable(self[word.encode("utf-8", "surrogatepass")] for word in words))
         return tuple(chain.from_iterable(map(self._of_word, words)))
-
-    def keep(self, run: bytes, found: tuple[Term, ...]) -> None:
-        """Remember it, unless it is long; memory is bounded."""
-        if len(run) <= _LONGEST_CACHED:
-            if len(self) >= _CACHED_RUNS:
-                self.clear()
-            self[run] = found
 
     def of(self, text: str) -> list[Term]:
         """Of all runs of a text, in its order."""

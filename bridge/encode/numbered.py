@@ -117,11 +117,12 @@ class _Known:
         places = np.repeat(np.arange(len(texts)), runs.counts)
         if codes.min(initial=0) > _SEVERAL:
             return codes, places
-        met = self._met(runs.at(codes == UNKNOWN))
+        unknown = codes == UNKNOWN
+        grouped = (codes <= _SEVERAL) & ~unknown
+        met = self._met(runs.at(unknown))
         counts = np.ones(len(runs), np.int64)
-        grouped = (codes <= _SEVERAL) & (codes != UNKNOWN)
         counts[grouped], numbers = self._groups.of(_SEVERAL - codes[grouped])
-        counts[codes == UNKNOWN] = list(map(len, met))
+        counts[unknown] = list(map(len, met))
         codes = np.repeat(codes, counts)
         unknown = codes == UNKNOWN
         codes[(codes <= _SEVERAL) & ~unknown] = numbers
@@ -171,27 +172,27 @@ class _Groups:
     """Groups of numbers, each under its own number from zero on."""
 
     def __init__(self) -> None:
-        self._numbers = np.empty(1024, np.int64)
-        self._ends = np.zeros(1024, np.int64)
+        self._numbers = np.zeros(1024, np.int64)
+        self._bounds = np.zeros(1024, np.int64)
         self._added = 0
 
     def add(self, group: Sequence[int]) -> int:
         """Its number; for one thread at a time."""
-        start = int(self._ends[self._added - 1]) if self._added else 0
-        self._numbers = _with_room(self._numbers, start + len(group))
-        self._numbers[start : start + len(group)] = group
-        self._ends = _with_room(self._ends, self._added + 1)
-        self._ends[self._added] = start + len(group)
+        number, start = self._added, int(self._bounds[self._added])
+        end = start + len(group)
+        self._numbers = _with_room(self._numbers, end)
+        self._numbers[start:end] = group
+        self._bounds = _with_room(self._bounds, number + 2)
+        self._bounds[number + 1] = end
         self._added += 1
-        return self._added - 1
+        return number
 
     def of(self, groups: _Indices) -> tuple[_Indices, _Indices]:
         """How many numbers each of these has, and all of them in order."""
-        ends = self._ends[groups]
-        counts = ends - np.where(groups > 0, self._ends[groups - 1], 0)
-        last = np.cumsum(counts)
-        within = np.arange(last[-1] if len(last) else 0)
-        return counts, self._numbers[np.repeat(ends - last, counts) + within]
+        starts = self._bounds[groups]
+        counts = self._bounds[groups + 1] - starts
+        before = np.cumsum(counts) - counts
+        return counts, self._numbers[np.repeat(starts - before, counts) + np.arange(counts.sum())]
 
 
 def _with_room(array: _Indices, size: int) -> _Indices:

@@ -112,7 +112,7 @@ class RunTable:
         if 2 * (self._count + len(numbers)) > len(self._numbers):
             kept = self._numbers != UNKNOWN
             old_halves, old_numbers = self._halves[kept], self._numbers[kept]
-            self._begin(int(2 * (self._count + len(numbers))).bit_length())
+            self._begin((2 * (self._count + len(numbers))).bit_length())
             self._add(old_halves, old_numbers)
         left = np.arange(len(numbers))
         while len(left):
